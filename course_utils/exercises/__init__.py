@@ -1,0 +1,1 @@
+"""The exercise contract; its public names follow."""
