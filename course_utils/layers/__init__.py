@@ -1,0 +1,8 @@
+"""Room of the parts that know tensors only: norm, rotary positions, feed-forward, linear maps."""
+
+from course_utils.layers.linear import Linear, linear
+from course_utils.layers.mlp import MLP, swiglu
+from course_utils.layers.norm import RMSNorm, rms_norm
+from course_utils.layers.rope import apply_rope, rope_tables
+
+__all__ = ["MLP", "Linear", "RMSNorm", "apply_rope", "linear", "rms_norm", "rope_tables", "swiglu"]

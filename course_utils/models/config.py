@@ -1,0 +1,78 @@
+"""The shape of a decoder-only model, as a frozen dataclass with Hugging Face's key names.
+
+A config says everything about a model but the values of its weights. Wrong values are refused here,
+once, so that the model code needs no checks.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A dense decoder of the Llama and Qwen3 family. Raises ValueError on values that cannot be.
+
+    head_dim 0 means hidden_size / num_attention_heads. `use_qk_norm` is Qwen3's RMSNorm on every
+    query and key head; Llama and SmolLM2 have none.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int = 0
+    max_position_embeddings: int = 1024
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    tie_word_embeddings: bool = True
+    use_qk_norm: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{field.name} is {value!r}: it must be a whole number")
+            if field.type is int and value < (0 if field.name == "head_dim" else 1):
+                raise ValueError(f"{field.name} is {value}: it must be at least 1")
+        if self.rms_norm_eps <= 0 or self.rope_theta <= 0:
+            raise ValueError(
+                f"rms_norm_eps is {self.rms_norm_eps} and rope_theta {self.rope_theta}: "
+                "both must be positive"
+            )
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads {self.num_key_value_heads} does not divide "
+                f"num_attention_heads {self.num_attention_heads}: every group of query heads "
+                "shares one key-value head"
+            )
+        if not self.head_dim:
+            if self.hidden_size % self.num_attention_heads:
+                raise ValueError(
+                    f"num_attention_heads {self.num_attention_heads} does not divide hidden_size "
+                    f"{self.hidden_size}: choose another number of heads or give head_dim"
+                )
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}: RoPE needs an even number")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """Build from a dict; an unknown or missing key raises ValueError that names it."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(
+                f"unknown config key {unknown[0]!r}: known are {', '.join(sorted(known))}"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"incomplete config: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys and values, ready for JSON."""
+        return asdict(self)

@@ -1,0 +1,195 @@
+"""The baseline of the course: a decoder-only transformer as today's small open models are built.
+
+Each layer adds two things to the stream of token vectors: what attention gathers from earlier
+tokens, and what the feed-forward part makes of the token itself. Both read a normalised copy. At
+the end a last norm and the head give a score (logit) for every token of the vocabulary.
+
+The weights carry the names that `transformers` gives them, so that a checkpoint of
+`LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. Three parts
+are arguments: `norm`, `rope` and `attend` may be the course's functions or the learner's.
+
+Left out: dropout (one pass over the data does not overfit), biases (Qwen3 and Llama dropped them).
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_utils.attention import (
+    Cache,
+    GroupedQueryAttention,
+    KVCache,
+    causal_mask,
+    fused_attention,
+)
+from course_utils.layers import MLP, RMSNorm, apply_rope, linear, rms_norm, rope_tables
+from course_utils.models.config import ModelConfig
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable):
+        super().__init__()
+        self.self_attn = GroupedQueryAttention(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.use_qk_norm,
+            config.rms_norm_eps,
+            norm,
+            rope,
+            attend,
+        )
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+
+    def forward(self, x_BTD, cos, sin, mask=None, cache=None, layer=0) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache, layer)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, last norm: token ids in, token vectors out."""
+
+    def __init__(self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, norm, rope, attend) for _ in range(config.num_hidden_layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+
+
+class DecoderLM(nn.Module):
+    """The language model: logits of the next token at every position."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        norm: Callable = rms_norm,
+        rope: Callable = apply_rope,
+        attend: Callable = fused_attention,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config, norm, rope, attend)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if not self.lm_head.weight.is_meta:
+            self.initialize(seed)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Normal weights of deviation 0.02; those that write to the stream are scaled down.
+
+        2L projections add to the stream, so each starts smaller by sqrt(2L), as in GPT-2 (Radford
+        et al. 2019, section 2.3). The same seed gives the same weights on every machine.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        writers = ("o_proj.weight", "down_proj.weight")
+        for name, weight in self.named_parameters():
+            if weight.dim() == 1:
+                weight.fill_(1.0)
+                continue
+            deviation = 0.02
+            if name.endswith(writers):
+                deviation /= (2 * self.config.num_hidden_layers) ** 0.5
+            weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        cache: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Logits (B, T, V), or (B, 1, V) of the last position with `last_only`.
+
+        ids (B, T) follow what the cache holds. attention_mask (B, S), as in `transformers`, is 1
+        for tokens and 0 for padding, over the cached and the new tokens; padding may stand on
+        either side. Raises ValueError on empty or misshapen input, IndexError on an id out of
+        range.
+        """
+        self._check_input(ids_BT, cache, attention_mask)
+        past = cache.length if cache is not None else 0
+        T = ids_BT.shape[1]
+        positions, mask = self._positions_and_mask(past, T, attention_mask, ids_BT.device)
+        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+        if cos.dim() == 3:  # positions differ from sequence to sequence: make room for the heads
+            cos, sin = cos[:, None], sin[:, None]
+        x_BTD = F.embedding(ids_BT, self.model.embed_tokens.weight)
+        cos, sin = cos.to(x_BTD.dtype), sin.to(x_BTD.dtype)
+        for number, layer in enumerate(self.model.layers):
+            x_BTD = layer(x_BTD, cos, sin, mask, cache, number)
+        if cache is not None:
+            cache.advance(T)
+        x_BTD = self.model.norm(x_BTD[:, -1:] if last_only else x_BTD)
+        return linear(x_BTD, self.lm_head.weight)
+
+    @staticmethod
+    def _positions_and_mask(past: int, T: int, attention_mask: Tensor | None, device):
+        """Position of every new token, and who may look at whom (None: everything earlier)."""
+        if attention_mask is None or bool(attention_mask.all()):
+            return torch.arange(past, past + T, device=device), None
+        real_BS = attention_mask.bool()
+        positions_BT = (real_BS.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        mask = causal_mask(T, past + T, device) & real_BS[:, None, :]
+        # A padding query would see nothing and divide by zero: let it see itself. Nobody sees it.
+        own = torch.eye(past + T, dtype=torch.bool, device=device)[past:]
+        return positions_BT, (mask | own)[:, None]
+
+    def _check_input(self, ids_BT: Tensor, cache: Cache | None, mask: Tensor | None) -> None:
+        if ids_BT.dim() != 2 or 0 in ids_BT.shape:
+            raise ValueError(
+                f"ids have shape {tuple(ids_BT.shape)}: expected (batch, tokens) with at least one "
+                "sequence of at least one token"
+            )
+        past = cache.length if cache is not None else 0
+        total, limit = past + ids_BT.shape[1], self.config.max_position_embeddings
+        if total > limit:
+            raise ValueError(
+                f"{total} tokens are longer than the context of {limit} "
+                "(max_position_embeddings): shorten the prompt or generate fewer tokens"
+            )
+        if mask is not None and tuple(mask.shape) != (ids_BT.shape[0], total):
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}: expected "
+                f"{(ids_BT.shape[0], total)}, one entry per cached and new token"
+            )
+        if ids_BT.device.type == "cpu":
+            low, high = int(ids_BT.min()), int(ids_BT.max())
+            if low < 0 or high >= self.config.vocab_size:
+                raise IndexError(
+                    f"token id {low if low < 0 else high} is out of range: the vocabulary has "
+                    f"{self.config.vocab_size} tokens; was another model's tokenizer used?"
+                )
+
+    def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
+        """An empty cache for `batch` sequences of up to `capacity` tokens (default: the
+        context)."""
+        config, weight = self.config, self.lm_head.weight
+        return KVCache(
+            config.num_hidden_layers,
+            batch,
+            config.num_key_value_heads,
+            capacity or config.max_position_embeddings,
+            config.head_dim,
+            weight.dtype,
+            weight.device,
+        )
+
+    def count_parameters(self, embedding: bool = True) -> int:
+        """Numbers in the model, a tied table once; without `embedding`: no table and no head."""
+        total = sum(weight.numel() for weight in self.parameters())
+        if embedding:
+            return total
+        tables = {id(w): w.numel() for w in (self.model.embed_tokens.weight, self.lm_head.weight)}
+        return total - sum(tables.values())
