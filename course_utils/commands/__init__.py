@@ -1,0 +1,1 @@
+"""What the `course` command and the make targets do, one file per command."""

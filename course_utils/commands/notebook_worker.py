@@ -1,0 +1,81 @@
+"""Execute one notebook in this process, and tell the parent cell by cell how far it is.
+
+It is started by `course run` as `python -m course_utils.commands.notebook_worker JOB.json`, in a
+process of its own because nbclient can hang: then the parent ends the whole process tree. Each
+line on standard output is one JSON event. The executed notebook is saved after every cell, so
+that a killed run still shows how far it came.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+
+def tell(event: str, **values: Any) -> None:
+    """One event for the parent."""
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def execute(job: dict[str, Any]) -> None:
+    """Execute `job["source"]` into `job["target"]`; tell what went wrong, if anything did."""
+    notebook = nbformat.read(job["source"], as_version=4)
+    if job["solved"]:
+        from course_utils.exercises.solved import fill_stubs
+
+        notebook = fill_stubs(notebook, job["chapter"])
+    code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    tell("start", cells=code_cells)
+    client = NotebookClient(
+        notebook,
+        timeout=job["cell_timeout"],
+        kernel_name="python3",
+        resources={"metadata": {"path": job["folder"]}},
+        record_timing=False,
+        coalesce_streams=True,
+        on_cell_start=lambda cell, cell_index: tell("cell", index=cell_index),
+        on_cell_executed=lambda **_: save(notebook, Path(job["target"])),
+    )
+    try:
+        client.execute()
+        tell("passed")
+    except CellTimeoutError:
+        tell("failed", reason="cell timeout", error=f"over {job['cell_timeout']:g} s")
+    except DeadKernelError:
+        tell("failed", reason="dead kernel", error="the kernel died: often not enough memory")
+    except CellExecutionError as error:
+        tell("failed", reason="error", error=f"{error.ename}: {error.evalue}"[:2000])
+    finally:
+        save(notebook, Path(job["target"]))
+
+
+def save(notebook: nbformat.NotebookNode, target: Path) -> None:
+    """Write the notebook so that a reader never sees half of it."""
+    part = target.with_suffix(".part")
+    nbformat.write(notebook, part)
+    os.replace(part, target)
+
+
+def write_html(source: Path) -> None:
+    """The executed notebook as a page beside it; pictures are inside the page."""
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter().from_filename(str(source))
+    source.with_suffix(".html").write_text(page, encoding="utf-8")
+
+
+def main() -> int:
+    """Do the job that the file named on the command line describes."""
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    execute(job)
+    write_html(Path(job["target"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
