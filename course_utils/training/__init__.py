@@ -1,0 +1,16 @@
+"""Room of training: the loss, the one loop of the course, evaluation in bits per byte, resuming."""
+
+from course_utils.training.evaluate import Evaluation, bits_per_byte, evaluate
+from course_utils.training.loop import TrainingConfig, TrainingState, learning_rate, train
+from course_utils.training.loss import next_token_loss
+
+__all__ = [
+    "Evaluation",
+    "TrainingConfig",
+    "TrainingState",
+    "bits_per_byte",
+    "evaluate",
+    "learning_rate",
+    "next_token_loss",
+    "train",
+]
