@@ -39,11 +39,11 @@ def _console() -> "Console":
 
 
 def _work_folder() -> Path:
+    from course_utils import paths
     from course_utils.commands.chapters import notebooks
-    from course_utils.paths import checkout
 
     notebooks()  # outside a clone, this says so
-    return checkout() / "work"
+    return paths.checkout() / "work"
 
 
 @app.command(epilog="Example: course doctor")

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from course_utils import paths
 from course_utils.commands.errors import BadArgumentError, CommandError
-from course_utils.paths import checkout
 
 COLUMNS = ("name", "ours", "peer", "ratio", "target")
 Row = dict[str, Any]
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def benchmarks() -> dict[str, Path]:
     """The benchmarks of the checkout by name. Raises CommandError outside a clone."""
     try:
-        folder = checkout() / "benchmarks"
+        folder = paths.checkout() / "benchmarks"
     except FileNotFoundError as error:
         raise CommandError(str(error)) from error
     files = sorted(folder.glob("bench_*.py"))

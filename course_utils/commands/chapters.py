@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from course_utils import paths
 from course_utils.commands.errors import BadArgumentError, CommandError
-from course_utils.paths import checkout
 
 
 def notebooks() -> list[Path]:
     """The course's notebooks in order. Raises CommandError outside a clone of the course."""
     try:
-        folder = checkout() / "notebooks"
+        folder = paths.checkout() / "notebooks"
     except FileNotFoundError as error:
         raise CommandError(str(error)) from error
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))

@@ -38,7 +38,7 @@ def execute(job: dict[str, Any]) -> None:
         resources={"metadata": {"path": job["folder"]}},
         record_timing=False,
         coalesce_streams=True,
-        on_cell_start=lambda cell, cell_index: tell("cell", index=cell_index),
+        on_cell_start=lambda cell, **_: tell("cell") if cell.cell_type == "code" else None,
         on_cell_executed=lambda **_: save(notebook, Path(job["target"])),
     )
     try:

@@ -42,8 +42,7 @@ class Outcome:
     seconds: float = 0.0
     peak_bytes: int = 0
     cells: int = 0  # code cells in all
-    done: int = 0  # code cells begun
-    cell: int | None = None  # index of the cell that ran last, markdown cells counted
+    done: int = 0  # code cells begun; the last of them has this number in brackets
     error: str = ""
 
 
@@ -101,8 +100,8 @@ class Running:
         for file in self._files:
             file.unlink(missing_ok=True)
         log = Path(self._log.name)
-        if self.outcome.status == "passed" or not log.stat().st_size:
-            log.unlink()
+        if self.outcome.status in ("passed", "error"):
+            log.unlink()  # the notebook itself says it all
 
     def _take_events(self) -> None:
         with self._events_path.open(encoding="utf-8") as file:
@@ -119,7 +118,6 @@ class Running:
         if event["event"] == "start":
             outcome.cells = event["cells"]
         elif event["event"] == "cell":
-            outcome.cell = event["index"]
             outcome.done += 1
             self._cell_began = time.monotonic()
         elif event["event"] == "passed":

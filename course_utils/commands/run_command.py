@@ -46,13 +46,11 @@ def run_command(request: Request, console: Console) -> int:
 
 
 def _check(request: Request) -> None:
-    for name, value in (("cell-timeout", request.limits.cell), ("jobs", request.jobs or 1)):
-        if value <= 0:
+    limits = {"cell-timeout": request.limits.cell, "notebook-timeout": request.limits.notebook}
+    jobs = {} if request.jobs is None else {"jobs": request.jobs}
+    for name, value in (limits | jobs).items():
+        if not value > 0:
             raise BadArgumentError(f"--{name} is {value:g}: give a number above 0")
-    if request.limits.notebook <= 0:
-        raise BadArgumentError(
-            f"--notebook-timeout is {request.limits.notebook:g}: give a number above 0"
-        )
     if request.in_place and request.solved:
         raise BadArgumentError("--in-place with --solved would commit the answers: choose one")
     if request.out.exists() and not request.out.is_dir():

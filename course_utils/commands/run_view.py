@@ -49,7 +49,7 @@ def show_summary(outcomes: list[Outcome], console: Console) -> None:
     console.print(table)
     for one in outcomes:
         if one.status != "passed":
-            where = "before its first cell" if one.cell is None else f"at cell {one.cell}"
+            where = f"in cell [{one.done}]" if one.done else "before its first cell"
             console.print(
                 f"{one.notebook}: {one.status} {where}: {one.error}",
                 markup=False,

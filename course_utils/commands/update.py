@@ -44,9 +44,10 @@ def _put_beside(work: Work, source: Path, latest: str) -> str:
     """The new version as NN_name.new.ipynb; an edited one of that name is backed up first."""
     name = f"{source.stem}.new.ipynb"
     beside, kept = work.folder / name, ""
-    if beside.exists() and content_hash(beside) != latest and work.edited(name, latest):
-        kept = f"; the former one, which you had edited, is in {_short(work.back_up(name), work)}"
     if not (beside.exists() and work.is_version(name, latest)):
+        if beside.exists() and work.edited(name, latest):
+            backup = _short(work.back_up(name), work)
+            kept = f"; the former one, which you had edited, is in {backup}"
         work.hand_out(source, name)
     return (
         f"yours, left as it is; the course has a new version, put beside it as {name}{kept} "
