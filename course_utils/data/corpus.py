@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 
 from course_utils.data.texts import DOMAINS, present_domains
-from course_utils.data.tokenizer import Tokenizer, course_tokenizer
+from course_utils.data.tokenizer import TOKENIZER_FILE, Tokenizer, course_tokenizer
 from course_utils.paths import cache_dir
 
 WINDOW = 64
@@ -122,7 +122,8 @@ def load_corpus(domains: tuple[str, ...] | None = None) -> Corpus:
     if unknown := [name for name in chosen if name not in DOMAINS]:
         raise ValueError(f"unknown domain {unknown[0]!r}: there are {', '.join(DOMAINS)}")
     tokenizer = course_tokenizer()
-    key = hashlib.sha256(f"{VERSION} {chosen} {tokenizer.inner.to_str()}".encode()).hexdigest()[:12]
+    merges = hashlib.sha256(TOKENIZER_FILE.read_bytes()).hexdigest()
+    key = hashlib.sha256(f"{VERSION} {chosen} {merges}".encode()).hexdigest()[:12]
     path = cache_dir() / f"corpus-{key}.npz"
     if path.exists():
         return _read(path, chosen)

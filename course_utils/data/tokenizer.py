@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 END = "<|endoftext|>"
+TOKENIZER_FILE = Path(__file__).with_name("tokenizer.json")
 
 
 class Tokenizer:
@@ -72,4 +73,4 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 @cache
 def course_tokenizer() -> Tokenizer:
     """The course's tokenizer: 4096 tokens, shipped with the package."""
-    return Tokenizer(tokenizers.Tokenizer.from_file(str(Path(__file__).parent / "tokenizer.json")))
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(TOKENIZER_FILE)))

@@ -4,12 +4,9 @@ Trained on the training split of the four domains, vocabulary 4096. Rewrites dat
 which every checkpoint and record depends on; without a change to the texts it comes out the same.
 """
 
-from pathlib import Path
-
-import course_utils.data
 from course_utils.data.corpus import split_of
 from course_utils.data.texts import DOMAINS
-from course_utils.data.tokenizer import train_tokenizer
+from course_utils.data.tokenizer import TOKENIZER_FILE, train_tokenizer
 
 VOCABULARY = 4096
 
@@ -22,9 +19,9 @@ def main() -> None:
         if split_of(domain, name) == "train"
     )
     tokenizer = train_tokenizer(texts, VOCABULARY)
-    path = Path(course_utils.data.__file__).with_name("tokenizer.json")
-    tokenizer.inner.save(str(path))
-    print(f"{path.name}: {tokenizer.vocab_size} tokens, {path.stat().st_size:,} bytes")
+    tokenizer.inner.save(str(TOKENIZER_FILE))
+    size = TOKENIZER_FILE.stat().st_size
+    print(f"{TOKENIZER_FILE.name}: {tokenizer.vocab_size} tokens, {size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""Reading, writing and checking records.
+
+A recipe module has `RECORD` (its name), `rows(device)` (all rows, made anew), `sample()` (one cheap
+row, made anew on this machine) and `KEYS` (the columns that tell one row from another) and
+`TOLERANCE` (how far each measured column may lie from the recorded one). Floating-point sums differ
+between machines, and training amplifies that, so a rerun agrees within a tolerance and never to the
+last digit.
+"""
+
+import ast
+import csv
+import hashlib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+RECIPES = {"c02_scaling": "course_utils.records.scaling"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+CODE = ("attention", "data", "layers", "models", "training")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded experiment: its rows, and the command that makes them again."""
+
+    name: str
+    rows: list[dict[str, str | float]]
+    command: str
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """Whether a rerun row agrees with the recorded one, and the comparison in words."""
+
+    ok: bool
+    text: str
+
+
+def names() -> list[str]:
+    """The records that can be rerun."""
+    return list(RECIPES)
+
+
+def code_hash() -> str:
+    """Twelve digits over the code that decides a training run; comments and docstrings are free."""
+    digest = hashlib.sha256()
+    for room in CODE:
+        for path in sorted((FOLDER.parent / room).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+                    node.body.pop(0)
+            digest.update(f"{room}/{path.name}{ast.dump(tree)}".encode())
+    return digest.hexdigest()[:12]
+
+
+def save_record(name: str, rows: list[dict]) -> Path:
+    """Write rows (all with the same columns) as the record `name`."""
+    path = FOLDER / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def load_record(name: str) -> Record:
+    """A record by name; numbers become floats. ValueError for an unknown name."""
+    path = FOLDER / f"{name}.csv"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.csv")))
+        raise ValueError(f"no record {name!r}: there are {known}")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    command = f"python -m {RECIPES[name]}" if name in RECIPES else ""
+    return Record(name, rows, command)
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def verify(name: str) -> VerifyResult:
+    """Rerun one cheap row of a record on this machine and compare it with the recorded one."""
+    if name not in RECIPES:
+        raise ValueError(f"no record {name!r} can be rerun: there are {', '.join(RECIPES)}")
+    recipe = importlib.import_module(RECIPES[name])
+    again = recipe.sample()
+    keys = {key: again[key] for key in recipe.KEYS}
+    found = [
+        row
+        for row in load_record(name).rows
+        if all(row[key] == _number(str(value)) for key, value in keys.items())
+    ]
+    if len(found) != 1:
+        return VerifyResult(False, f"{name}: {len(found)} recorded rows have {keys}, expected one")
+    lines, ok = [], True
+    for column, tolerance in recipe.TOLERANCE.items():
+        recorded, now = float(found[0][column]), float(again[column])
+        good = abs(recorded - now) <= tolerance
+        ok &= good
+        word = "agrees" if good else "DIFFERS"
+        lines.append(f"  {column}: recorded {recorded:.4f}, now {now:.4f} ({word}, +-{tolerance})")
+    for column in ("code", "corpus"):
+        if found[0][column] != again[column]:
+            lines.append(f"  note: the record was made with other {column} ({found[0][column]})")
+    return VerifyResult(ok, "\n".join([f"{name} {keys}", *lines]))
