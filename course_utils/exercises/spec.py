@@ -5,7 +5,7 @@ A chapter's exercises stand in one file, `c02_small_language_model.py`, as a lis
     def _cases(rng: random.Random) -> list[Case]:
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
         x_TD = torch.randn(3, 4, generator=generator)
-        return [Case((torch.zeros(1, 2),), "one token of zeros"), Case((x_TD,), kwargs={"eps": 1e-6})]
+        return [Case((torch.zeros(1, 2),), "one token of zeros"), Case((x_TD,), kwargs={"eps": 1})]
 
     EXERCISES = [
         ExerciseSpec(
@@ -26,16 +26,16 @@ A chapter's exercises stand in one file, `c02_small_language_model.py`, as a lis
 How an answer is judged, case by case. Every run gets fresh deep copies of the arguments, and the
 global random states of Python, numpy and torch start the same, so a random answer can be compared.
 
-- What the reference returns (any nesting of tuple, list, dict, tensor, array, number, text, None) or
-  the type of exception that it raises is what the answer must return or raise.
+- The answer must return what the reference returns (any nesting of tuple, list, dict, tensor,
+  array, number, text, None), or raise the type of exception that it raises.
 - `observe(result, args)` turns a result that cannot be compared as it is (a module, an iterator, a
   cache passed as argument and filled) into values that can.
 - Arguments that are tensors, arrays, lists, dicts or sets must stay unchanged, unless
   `may_change_arguments=True`. Other objects (a cache, a model, a counter) may change.
-- `gradients=True` compares the gradient of a fixed random projection of the outputs, with respect to
-  every floating tensor among the arguments. It is a second run of the function.
-- The complexity guard: give a case an argument with an integer attribute or property `work` (a model
-  that counts its tokens, a function that counts its calls), and name the unit in
+- `gradients=True` compares the gradient of a fixed random projection of the outputs, with respect
+  to every floating tensor among the arguments. It is a second run of the function.
+- The complexity guard: give a case an argument with an integer attribute or property `work` (a
+  model that counts its tokens, a function that counts its calls), and name the unit in
   `work="tokens through the model"`. After the call, the answer's work may be at most `work_slack`
   times that of the reference on the same case. Less work is always fine.
 
@@ -43,16 +43,21 @@ global random states of Python, numpy and torch start the same, so a random answ
           def __init__(self): self.work = 0
           def __call__(self, ids_T): self.work += len(ids_T); return ...
 
-  Arguments are deep copied for each run. Where that does not work, `Case(make=lambda: (model(), 3))`
-  builds them afresh.
+  Arguments are deep copied for each run. Where that does not work,
+  `Case(make=lambda: (CountingModel(), 3))` builds them afresh.
 
 Cases go from small to large, edge cases first. A wrong answer must differ from the reference, and
 from the other wrong answers, on at least one case for every seed: the tests of the course try
-several. The reference is a plain function of at most 30 lines that uses only names the notebook has
-imported, since `solution(...)` shows it and the solved notebook contains it.
+several. Where one mistake is written in several ways that behave differently, the others go into
+`WrongAnswer(..., also=(function, ...))`. A wrong answer may call the reference. An answer under test may not: while it runs, the
+reference raises, so the arguments of a case must not call it either.
+
+The reference is a plain function of a module, at most 30 lines long, that uses only names which the
+notebook has imported, since `solution(...)` shows it and the solved notebook contains it.
 """
 
 import copy
+import inspect
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +75,12 @@ class WrongAnswer:
     name: str
     function: Callable[..., Any]
     diagnosis: str
+    also: tuple[Callable[..., Any], ...] = ()  # other ways to write the same mistake
+
+    @property
+    def forms(self) -> tuple[Callable[..., Any], ...]:
+        """Every way in which the mistake is written here."""
+        return (self.function, *self.also)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Case:
 
     def build(self) -> tuple[tuple, dict[str, Any]]:
         """Arguments that nobody has touched yet: deep copies, or what `make` makes."""
-        args, kwargs = copy.deepcopy((self.args, dict(self.kwargs)), _memo_of_generators(self))
+        args, kwargs = copy.deepcopy((self.args, dict(self.kwargs)))
         return (tuple(self.make()) if self.make else args), kwargs
 
 
@@ -133,6 +144,8 @@ def _problems(spec: ExerciseSpec) -> list[str]:
         problems.append("a name looks like c02.rms_norm")
     if not isinstance(spec.reference, FunctionType):
         problems.append("the reference must be a plain Python function of the library")
+    elif inspect.unwrap(spec.reference).__closure__ is not None:
+        problems.append("the reference must stand at the top of its module, not inside a function")
     if not spec.title.strip() or not spec.why.strip():
         problems.append("title and why (one sentence on why it matters) must not be empty")
     if len(spec.hints) != 3 or not all(hint.strip() for hint in spec.hints):
@@ -149,9 +162,3 @@ def _problems(spec: ExerciseSpec) -> list[str]:
     if spec.work_slack < 1 or spec.time_limit <= 0 or spec.rtol < 0 or spec.atol < 0:
         problems.append("work_slack must be >= 1, time_limit > 0, rtol and atol >= 0")
     return problems
-
-
-def _memo_of_generators(case: Case) -> dict[int, Any]:
-    """Copies of the torch generators among the arguments: deepcopy cannot make them."""
-    values = [*case.args, *case.kwargs.values()]
-    return {id(value): value.clone_state() for value in values if hasattr(value, "clone_state")}
