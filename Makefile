@@ -8,7 +8,7 @@ export WORKERS
 
 STEPS = $(PYTHON) -m course_utils.commands.steps
 
-.PHONY: help lab test oracles clean python
+.PHONY: help lab test oracles constraints clean python
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1 \t/p' Makefile
@@ -22,6 +22,9 @@ test: python  ## environment, lint, tests, all notebooks, oracles
 
 oracles: python  ## only the comparison with other software, in its own environment
 	@$(STEPS) oracles --torch '$(TORCH)'
+
+constraints: python  ## renew the pinned versions (docs/maintainer.md)
+	@$(PYTHON) -m course_utils.commands.constraints
 
 clean:  ## remove both environments and build/; work/ and the cache stay
 	rm -rf .venv .venv-oracles build .pytest_cache .ruff_cache *.egg-info
