@@ -49,8 +49,8 @@ global random states of Python, numpy and torch start the same, so a random answ
 Cases go from small to large, edge cases first. A wrong answer must differ from the reference, and
 from the other wrong answers, on at least one case for every seed: the tests of the course try
 several. Where one mistake is written in several ways that behave differently, the others go into
-`WrongAnswer(..., also=(function, ...))`. A wrong answer may call the reference. An answer under test may not: while it runs, the
-reference raises, so the arguments of a case must not call it either.
+`WrongAnswer(..., also=(function, ...))`. A wrong answer may call the reference. An answer under
+test may not: while it runs, the reference raises, so the arguments of a case must not call it.
 
 The reference is a plain function of a module, at most 30 lines long, that uses only names which the
 notebook has imported, since `solution(...)` shows it and the solved notebook contains it.
