@@ -158,7 +158,8 @@ def open_lab(browser: bool) -> int:
     command += [str(first.relative_to(ROOT))] if first.is_file() else []
     command += [] if browser else ["--no-browser"]
     print("\nopening JupyterLab; stop it with Ctrl-C", flush=True)
-    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
+    path = os.pathsep.join([str(venv_python(MAIN).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "PATH": path}
     try:
         return subprocess.run(command, cwd=ROOT, env=environment).returncode
     except KeyboardInterrupt:

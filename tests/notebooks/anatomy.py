@@ -81,12 +81,18 @@ def predictions(chapter: Chapter) -> Iterator[str]:
         if predicted and "prediction" not in cell.tags:
             yield f"{cell.place} predicts and lacks the tag prediction"
         for call in cell.calls("revisit"):
-            asked = _first_text(call)
-            open_names = open_names - {asked} if asked else set()
+            open_names -= _revisited(call)
     if open_names:
         yield f"never revisited: {', '.join(sorted(map(str, open_names)))}"
     if not seen and not chapter.is_tour:
         yield "no predict(...)"
+
+
+def _revisited(call: ast.Call) -> set[str | None]:
+    """The names in `revisit({"loss": 3.2})` or `revisit(loss=3.2)`."""
+    keys = [key for first in call.args[:1] if isinstance(first, ast.Dict) for key in first.keys]
+    names = {key.value for key in keys if isinstance(key, ast.Constant)}
+    return names | {keyword.arg for keyword in call.keywords}
 
 
 def _first_text(call: ast.Call) -> str | None:

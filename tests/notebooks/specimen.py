@@ -61,7 +61,7 @@ def cells() -> list[dict[str, Any]]:
         code("compare()", "reality"),
         code("ledger()", "ledger"),
         code("progress()"),
-        code('revisit("loss", 2.0)'),
+        code('revisit({"loss": 2.0})'),
         markdown(RECAP, "recap"),
         markdown("## What we left out\n\nMuch."),
         markdown("## Further reading\n\nSection 3."),

@@ -94,7 +94,7 @@ BROKEN = [
     ("core_path", _add(*(markdown("more", "core") for _ in range(40))), "core cells: 1 to 45"),
     ("core_path", _add(code(EXERCISE.format(name="x"), "exercise", "core")), "3 exercises on"),
     ("predictions", _remove("revisit"), "never revisited: loss"),
-    ("predictions", _set("revisit", "source", 'revisit("cost", 1)'), "never revisited: loss"),
+    ("predictions", _set("revisit", "source", "revisit(cost=1)"), "never revisited: loss"),
     ("predictions", _set("guess =", "metadata", {"tags": []}), "lacks the tag prediction"),
     ("predictions", _remove("guess ="), "no predict"),
     ("exercises", _remove('@exercise("c03.double_3"'), "3 exercises: 4 to 6"),
@@ -158,6 +158,7 @@ def test_broken_rule_is_told(tmp_path, rule, change, words):
         "torch.manual_seed(0)\nx = torch.randn(3)",
         "open('data/home/x')\nurl = 'https://example.org/home/page'",
         "ratio = tokens/work/2",
+        "revisit(loss=2.0)",
     ],
 )
 def test_what_is_fine_is_not_complained_about(tmp_path, source):
