@@ -137,11 +137,12 @@ def grade(
     files: Annotated[list[Path], typer.Argument(help="Notebooks that learners handed in.")],
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the marks as CSV here.")] = None,
     json: Json = None,
+    seed: Annotated[int | None, typer.Option(help="Repeat the inputs of an earlier run.")] = None,
 ) -> None:
     """Grade handed-in notebooks; show where the class is stuck."""
     from course_utils.commands.grade import grade as mark
 
-    mark(files, csv, json, print)
+    mark(files, csv, json, seed, _console())
 
 
 @app.command("verify-records", epilog="Example: course verify-records tokenizer")
@@ -181,6 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(str(error), 2)
     except CommandError as error:
         return _end(str(error), 1)
+    except OSError as error:  # a full disk, a folder that may not be written, ...
+        return _end(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _end("stopped", 130)
 

@@ -28,7 +28,7 @@ def execute(job: dict[str, Any]) -> None:
     if job["solved"]:
         from course_utils.exercises.solved import fill_stubs
 
-        notebook = fill_stubs(notebook, job["chapter"])
+        notebook = nbformat.from_dict(fill_stubs(notebook, job["chapter"]))
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     tell("start", cells=code_cells)
     client = NotebookClient(
