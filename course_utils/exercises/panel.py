@@ -78,13 +78,17 @@ def _as_text(block: Block) -> str:
     if isinstance(block, Labelled):
         label = f"  {block.label}: "
         return textwrap.fill(
-            label + block.text, _WIDTH, subsequent_indent=" " * 4, break_long_words=False
+            label + block.text,
+            _WIDTH,
+            subsequent_indent=" " * 4,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
     if isinstance(block, Table):
         lines = [block.header, *block.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(block.header))]
         return "\n".join("  " + _padded(line, widths) for line in lines)
-    return textwrap.fill(block, _WIDTH, break_long_words=False)
+    return textwrap.fill(block, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _padded(line: tuple[str, ...], widths: list[int]) -> str:

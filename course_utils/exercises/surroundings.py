@@ -104,8 +104,10 @@ def forbid(reference: Callable[..., Any]) -> Iterator[None]:
     """While this lasts, the reference raises CallsReferenceError, however it was imported."""
     function: Any = inspect.unwrap(reference)
     code = function.__code__
+    function.__signature__ = inspect.signature(function)  # the arguments keep their names
     function.__code__ = _own_version.__code__
     try:
         yield
     finally:
         function.__code__ = code
+        del function.__signature__
