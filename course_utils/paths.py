@@ -24,7 +24,7 @@ def checkout() -> Path:
     root = Path(__file__).resolve().parent.parent
     if not (root / "notebooks").is_dir():
         raise FileNotFoundError(
-            f"no notebooks/ beside the package in {root}: this command needs a clone of the course, "
-            "installed with `pip install -e .`"
+            f"no notebooks/ beside the package in {root}: this command needs a clone of the "
+            "course, installed with `pip install -c constraints.txt -e .`"
         )
     return root

@@ -232,6 +232,9 @@ def surroundings(chapter: Chapter) -> Iterator[str]:
     if not (ROOT / "docs" / "teacher" / f"{chapter.name}.md").is_file():
         yield f"no docs/teacher/{chapter.name}.md"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("|")]
-    if not any(f"notebooks/{chapter.name}.ipynb" in row for row in rows):
-        yield f"no row in the README's table links notebooks/{chapter.name}.ipynb"
+    link = f"notebooks/{chapter.name}.ipynb"
+    rows = [line for line in readme.splitlines() if line.startswith("|") and link in line]
+    if not rows:
+        yield f"no row in the README's table links {link}"
+    elif not re.search(r"\| *\d+ s *\|$", rows[0]):
+        yield "its row in the README's table does not end with a measured run time, such as 25 s"
