@@ -1,10 +1,11 @@
 # make lab, make test: everything else is `course --help`. The steps are in
 # course_utils/commands/steps.py. Variables: PYTHON=python3.12, TORCH=cpu (the small CPU build on
-# Linux), NO_BROWSER=1, WORKERS=4 (parallel test workers).
+# Linux), NO_BROWSER=1, LAB_ARGS=--port=9999 (for JupyterLab), WORKERS=4 (parallel test workers).
 PYTHON ?= python3
 TORCH ?=
 WORKERS ?= 2
-export WORKERS
+LAB_ARGS ?=
+export WORKERS LAB_ARGS
 
 STEPS = $(PYTHON) -m course_utils.commands.steps
 
@@ -12,7 +13,7 @@ STEPS = $(PYTHON) -m course_utils.commands.steps
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1 \t/p' Makefile
-	@echo 'Variables: PYTHON=python3.12  TORCH=cpu  NO_BROWSER=1  WORKERS=4'
+	@echo 'Variables: PYTHON=python3.12  TORCH=cpu  NO_BROWSER=1  LAB_ARGS=--port=9999  WORKERS=4'
 
 lab: python  ## environment, texts and weights, your copies in work/, JupyterLab
 	@$(STEPS) lab --torch '$(TORCH)' $(if $(NO_BROWSER),--no-browser)

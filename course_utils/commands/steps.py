@@ -12,6 +12,7 @@ It starts before any environment exists, so it uses the standard library alone:
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -157,6 +158,7 @@ def open_lab(browser: bool) -> int:
     command = [str(venv_python(MAIN)), "-m", "jupyter", "lab"]
     command += [str(first.relative_to(ROOT))] if first.is_file() else []
     command += [] if browser else ["--no-browser"]
+    command += shlex.split(os.environ.get("LAB_ARGS", ""))
     print("\nopening JupyterLab; stop it with Ctrl-C", flush=True)
     path = os.pathsep.join([str(venv_python(MAIN).parent), os.environ.get("PATH", "")])
     environment = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "PATH": path}
