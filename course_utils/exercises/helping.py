@@ -18,7 +18,7 @@ def hint(name: str) -> None:
     shown = min(_revealed.get(spec.name, 0) + 1, len(spec.hints))
     _revealed[spec.name] = shown
     left = (
-        "One more time for the next one."
+        "Run it again for the next one."
         if shown < len(spec.hints)
         else f'That is the last one. The whole answer: solution("{spec.name}")'
     )

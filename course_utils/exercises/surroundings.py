@@ -1,9 +1,10 @@
 """What an answer may not disturb while it runs: output, input, random states, torch's switches.
 
-`undisturbed()` captures what is printed (the first characters only), makes `input()` raise instead
-of waiting, starts the random states of Python, numpy and torch from the same seed, and puts all of
-it back. `forbid(reference)` makes the library's own function raise, under whatever name it was
-imported. Left out: files, the environment and other modules, which an honest answer leaves alone.
+`undisturbed()` captures what is printed (the first characters only; warnings and progress bars not
+at all), makes `input()` raise instead of waiting, starts the random states of Python, numpy and
+torch from the same seed, and puts all of it back. `forbid(reference)` makes the library's own
+function raise, under whatever name it was imported. Left out: files, the environment and other
+modules, which an honest answer leaves alone.
 """
 
 import builtins
@@ -60,12 +61,23 @@ def undisturbed(seed: int = 0) -> Iterator[Printed]:
     builtins.input, sys.stdin = _refuse_input, _NoInput()
     try:
         _seed(seed)
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            yield printed
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(Printed()):
+            with _without_display():
+                yield printed
     finally:
         builtins.input, sys.stdin = old_input, old_stdin
         for put_back, value in restore:
             put_back(value)
+
+
+def _without_display() -> contextlib.AbstractContextManager[Any]:
+    """In a notebook, catch what the code displays; it would be shown once for each input."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        return contextlib.nullcontext()
+    from IPython.utils.capture import capture_output
+
+    return capture_output(stdout=False, stderr=False, display=True)
 
 
 def _states() -> list[tuple[Callable[[Any], Any], Any]]:

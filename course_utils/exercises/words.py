@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-_MANY, _LONG = 12, 80
+_MANY, _LONG, _DEEP = 12, 80, 6
 
 
 def is_tensor(value: Any) -> bool:
@@ -32,8 +32,10 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{value:.{digits}g}"
 
 
-def value(thing: Any) -> str:
-    """Any value, in one short line."""
+def value(thing: Any, depth: int = 0) -> str:
+    """Any value, in one short line; a list inside a list inside a list ends in dots."""
+    if depth > _DEEP:
+        return "..."
     if is_tensor(thing) or is_array(thing):
         return _tensor(thing)
     if isinstance(thing, str | bytes):
@@ -43,12 +45,12 @@ def value(thing: Any) -> str:
     if isinstance(thing, int | float | complex):
         return number(thing)
     if isinstance(thing, dict):
-        return _series([f"{value(k)}: {value(v)}" for k, v in thing.items()], "{", "}")
+        return _series([f"{value(k)}: {value(v, depth + 1)}" for k, v in thing.items()], "{", "}")
     if type(thing) is tuple and len(thing) == 1:
-        return f"({value(thing[0])},)"
+        return f"({value(thing[0], depth + 1)},)"
     if isinstance(thing, tuple | list):
         opening, closing = ("(", ")") if isinstance(thing, tuple) else ("[", "]")
-        return _series([value(part) for part in thing], opening, closing)
+        return _series([value(part, depth + 1) for part in thing], opening, closing)
     return _object(thing)
 
 
@@ -63,7 +65,9 @@ def kind(thing: Any) -> str:
         return f"a {type(thing).__name__} of {len(thing)}"
     name = {"int": "whole number", "str": "text", "bool": "truth value"}
     name = name.get(type(thing).__name__, type(thing).__name__)
-    return f"a {name} ({value(thing)})" if isinstance(thing, int | float | str) else f"a {name}"
+    article = "an" if name[0] in "aeiouAEIOU" else "a"
+    shown = f" ({value(thing)})" if isinstance(thing, int | float | str) else ""
+    return f"{article} {name}{shown}"
 
 
 def dtype(thing: Any) -> str:

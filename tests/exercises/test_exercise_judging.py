@@ -116,6 +116,16 @@ def test_the_smallest_failing_case_is_reported() -> None:
     assert verdict.smallest.case.says == "2 by 2"
 
 
+def test_a_wrong_value_is_shown_before_a_smaller_wrong_gradient() -> None:
+    spec = tensor_spec(gradients=True)
+
+    def forgets(x):
+        return x.detach() * 2 if x.numel() == 2 else x * 3
+
+    verdict = judge(prepare(spec), forgets)
+    assert verdict.failed == 2 and verdict.smallest.got.value.shape == (2, 3)
+
+
 def test_size_counts_elements() -> None:
     assert size(Case((torch.ones(2, 3), "abc", [1, 2], {"a": 1}), kwargs={"k": 1})) == 13
 

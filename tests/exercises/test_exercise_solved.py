@@ -119,7 +119,10 @@ def test_in_a_real_kernel_the_answer_runs_downstream_and_the_display_is_right() 
     from nbformat import from_dict
 
     downstream = "print(sum(weight_bytes(n, 8) for n in range(4)))"
-    wrong = HEADER.replace("def weight_bytes", "def attempt") + "    return parameters * 16"
+    wrong = (
+        HEADER.replace("def weight_bytes", "def attempt")
+        + "    print(display(3)); return parameters * 16"
+    )
     notebook = as_notebook(
         IMPORTS, wrong, "check(attempt)", STUB, "check(weight_bytes)", downstream, 'progress("c00")'
     )
@@ -127,6 +130,7 @@ def test_in_a_real_kernel_the_answer_runs_downstream_and_the_display_is_right() 
         NotebookClient(from_dict(made), timeout=60, kernel_name="python3").execute()
         for made in (notebook, fill_counting_stubs(notebook, "c00"))
     )
+    assert len(stubs["cells"][2]["outputs"]) == 1, "what the answer displays is caught"
     failed = stubs["cells"][2]["outputs"][0]["data"]
     assert failed["text/plain"].startswith("c00.weight_bytes: not right yet. THE COURSE'S VERSION")
     assert failed["text/html"].startswith('<div style="border-left')

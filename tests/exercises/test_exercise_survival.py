@@ -1,10 +1,12 @@
 """Whatever an answer does, `check` survives, says so, and leaves the session as it was."""
 
 import builtins
+import copy
 import random
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 import exercise_samples
@@ -151,6 +153,21 @@ def calls_reference_quietly(x):
         return None
 
 
+def contains_itself():
+    items = []
+    items.append(items)
+    return items
+
+
+class Unshowable:
+    """An object that cannot be printed, measured or compared."""
+
+    def fails(self, *args):
+        raise RuntimeError("no")
+
+    __repr__ = __eq__ = __len__ = __hash__ = fails
+
+
 another_name = double
 
 
@@ -177,8 +194,10 @@ def calls_reference_renamed(x):
         (lambda x: float("nan"), "a float (NaN) came back"),
         (lambda x: x * 2.0, "the float 2.0 came back, expected the whole number 2"),
         (lambda: 2, "it raised TypeError"),
+        (lambda x: contains_itself(), "a list of 1 came back"),
+        (lambda x: Unshowable(), "an Unshowable came back"),
         (lambda x: double, "a function came back"),
-        (lambda x: object(), "a object came back"),
+        (lambda x: object(), "an object came back"),
     ],
 )
 def test_what_went_wrong_is_said(attempt: Callable, function: Callable, words: str) -> None:
@@ -217,6 +236,31 @@ def test_megabytes_of_output_are_kept_short(
     shown = capsys.readouterr().out
     assert "It printed 5000007 characters: look:\nxxx" in shown and len(shown) < 1000
     assert answer.status == "passed"
+
+
+@pytest.mark.filterwarnings("ignore:careful")
+def test_warnings_and_progress_bars_are_not_shown(attempt: Callable) -> None:
+    def warns(x):
+        print("50%", file=sys.stderr)
+        warnings.warn("careful", stacklevel=1)
+        return x * 2
+
+    verdict = attempt(warns).check()
+    assert verdict.passed and verdict.printed_characters == 0
+
+
+def test_a_result_that_cannot_be_compared_is_said(attempt: Callable) -> None:
+    import torch
+
+    sparse = attempt(lambda x: (x * 2).to_sparse(), tensor_spec())
+    assert "cannot be compared (TypeError)" in seen(sparse)
+    meta = attempt(lambda x: torch.empty(x.shape, device="meta"), tensor_spec())
+    assert "cannot be compared (NotImplementedError)" in seen(meta)
+
+
+def test_a_copied_stand_in_is_the_same_one(attempt: Callable) -> None:
+    answer = attempt(lambda x: x + x)
+    assert copy.deepcopy([answer])[0] is answer
 
 
 def test_an_argument_changed_in_place_is_reported(attempt: Callable) -> None:
