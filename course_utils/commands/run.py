@@ -75,7 +75,8 @@ class Running:
             env=_environment(threads),
         )
         self._tree = ProcessTree(self._process.pid)
-        self._began = self._cell_began = time.monotonic()
+        self._began = time.monotonic()
+        self._cell_began = float("inf")  # no cell yet: the kernel is starting
 
     def poll(self) -> bool:
         """Take in what happened since the last look; True once the notebook is done."""

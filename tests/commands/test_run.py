@@ -12,6 +12,7 @@ import pytest
 from course_utils.cli import main
 from course_utils.commands.normalise import normalise
 from course_utils.commands.run import Limits, run_notebooks
+from course_utils.exercises import catalog
 
 STUBBORN = """
 import os, signal, subprocess, sys, time
@@ -19,7 +20,8 @@ for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(name, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
                          start_new_session=True)
-open("pids", "w").write(f"{os.getpid()} {child.pid}")
+open("pids.part", "w").write(f"{os.getpid()} {child.pid}")
+os.rename("pids.part", "pids")
 while True:
     try:
         time.sleep(600)
@@ -30,6 +32,7 @@ while True:
 
 def _ended(folder: Path) -> bool:
     pids = [int(pid) for pid in (folder / "pids").read_text().split()]
+    assert len(pids) == 2
     alive = [pid for pid in pids if psutil.pid_exists(pid)]
     return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
 
@@ -73,9 +76,9 @@ def test_cell_over_its_limit_is_ended_by_the_worker(write_notebook, checkout):
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 def test_stubborn_kernel_and_its_child_end_with_the_notebook_limit(write_notebook, checkout):
     path = write_notebook("00_stubborn", STUBBORN)
-    (outcome,) = run_notebooks([path], checkout / "out", 1, Limits(cell=600, notebook=6))
+    (outcome,) = run_notebooks([path], checkout / "out", 1, Limits(cell=600, notebook=12))
     assert outcome.status == "notebook timeout"
-    assert outcome.seconds < 12
+    assert outcome.seconds < 20
     assert _ended(checkout / "notebooks")
 
 
@@ -131,3 +134,31 @@ def test_normalise_keeps_descriptions_of_pictures():
     normalise({"metadata": {"widgets": {}}, "cells": [cell]})
     assert output["metadata"] == {"image/png": {"alt": "a line"}}
     assert cell["metadata"] == {}
+
+
+def test_solved_executes_the_courses_answers(write_notebook, checkout):
+    chapter = catalog.chapters()[0]
+    spec = catalog.exercises_of(chapter)[0]
+    name = spec.name.partition(".")[2]
+    stub = f'@exercise("{spec.name}", difficulty=1, minutes=5)\ndef {name}(*args):\n    ...\n\n\n'
+    imports = "from course_utils.exercises import check, exercise\n"
+    imports += f"from {spec.reference.__module__} import *\nimport math, torch"
+    path = write_notebook(f"{chapter[1:]}_chapter", imports, f"{stub}check({name})")
+    for solved, status in ((False, "not attempted"), (True, "right on all")):
+        (outcome,) = run_notebooks([path], checkout / "out", 1, Limits(), solved=solved)
+        assert outcome.status == "passed", outcome.error
+        executed = nbformat.read(checkout / "out" / path.name, as_version=4)
+        assert status in json.dumps(executed.cells[2].outputs)
+    assert stub in nbformat.read(path, as_version=4).cells[2].source
+
+
+def test_interrupted_run_leaves_no_process_behind(write_notebook, checkout):
+    path = write_notebook("00_stubborn", STUBBORN)
+
+    def interrupt(outcomes):
+        if (checkout / "notebooks" / "pids").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks([path], checkout / "out", 1, Limits(), on_change=interrupt)
+    assert _ended(checkout / "notebooks")
