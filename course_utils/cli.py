@@ -145,7 +145,7 @@ def grade(
     mark(files, csv, json, seed, _console())
 
 
-@app.command("verify-records", epilog="Example: course verify-records tokenizer")
+@app.command("verify-records", epilog="Example: course verify-records c02_scaling")
 def verify_records(
     name: Annotated[str | None, typer.Argument(help="One record; all when none is named.")] = None,
 ) -> None:
