@@ -17,7 +17,7 @@ import pytest
 import course_utils
 
 PACKAGE = Path(course_utils.__file__).parent
-GROUND = {"paths", "data.assets", "data.fetch"}
+GROUND = {"paths", "data.assets", "data.fetch", "data.tokenizer"}
 MODELS = {"layers", "formats", "attention", "moe", "accounting", "models"}
 ALLOWED: dict[str, set[str]] = {
     "accounting": set(),
