@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from course_utils.exercises import words
@@ -32,6 +32,14 @@ class Task:
     spec: ExerciseSpec
     cases: Sequence[Case]
     expected: Sequence[Observation]
+    _runs: dict[tuple, Observation] = field(default_factory=dict, compare=False, repr=False)
+
+    def run(self, wrong: Callable[..., Any], case: int, limit: float | None) -> Observation:
+        """A wrong answer on a case; run once, however many answers are compared with it."""
+        key = (wrong, case, limit)
+        if key not in self._runs:
+            self._runs[key] = observe(self.spec, wrong, self.cases[case], limit)
+        return self._runs[key]
 
 
 @dataclass(frozen=True)
@@ -193,8 +201,8 @@ def _closeness(
 ) -> int:
     """How like a wrong answer the runs are on all cases: in all, in all but the work, or not."""
     closeness = _ALIKE
-    for case, expected, answer in zip(task.cases, task.expected, got, strict=False):
-        seen = observe(task.spec, wrong, case, limit)
+    for case, answer in enumerate(got):
+        seen, expected = task.run(wrong, case, limit), task.expected[case]
         closeness = min(closeness, _closeness_of_runs(task.spec, expected, seen, answer))
         if closeness == _DIFFERENT:
             break

@@ -1,7 +1,7 @@
 """`predict` keeps what the learner expects; `revisit` puts it beside what was found.
 
 A prediction is a number, a text, or None for nobody's guess, which is fine. Predictions live in the
-kernel: in a new session the cell that makes them is run again.
+kernel: after a restart the cell that makes them is run again.
 """
 
 import math

@@ -114,7 +114,7 @@ def test_bound_names() -> None:
 
 
 def test_in_a_real_kernel_the_answer_runs_downstream_and_the_display_is_right() -> None:
-    """One kernel: a stub, a wrong answer, a filled one, and the count of calls after its check."""
+    """A stub and a wrong answer, then the stub filled and its calls after the check counted."""
     from nbclient import NotebookClient
     from nbformat import from_dict
 
