@@ -57,6 +57,7 @@ def test_page_is_sound(page):
     assert broken_links(page) == []
     assert unknown_commands(text) == []
     assert not MACHINE_PATHS.search(text)
+    assert re.findall(r"\b(?:RUNTIME|SECONDS)_\w+", text) == [], "numbers to be filled in"
 
 
 def test_broken_pages_are_told(tmp_path):
