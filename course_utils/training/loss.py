@@ -16,6 +16,5 @@ def next_token_loss(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
             f"logits {tuple(logits_BTV.shape)} and ids {tuple(ids_BT.shape)}: expected (B, T, V) "
             "and (B, T) with T at least 2"
         )
-    predictions_NV = logits_BTV[:, :-1].flatten(0, 1)
-    targets_N = ids_BT[:, 1:].flatten()
-    return F.cross_entropy(predictions_NV, targets_N)
+    targets_BT = F.pad(ids_BT[:, 1:], (0, 1), value=-100)  # -100: this position is not judged
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=-100)
