@@ -64,6 +64,8 @@ def fused_attention(
         rows = q_BHTd.view(B, k_BGSd.shape[1], -1, d)
         return F.scaled_dot_product_attention(rows, k_BGSd, v_BGSd, mask).view(B, H, T, d)
     if mask is None and T == S:
+        # In memory the heads lie between tokens and channels; laid out in order, reading is faster.
+        q_BHTd, k_BGSd, v_BGSd = (x.contiguous() for x in (q_BHTd, k_BGSd, v_BGSd))
         return F.scaled_dot_product_attention(
             q_BHTd, k_BGSd, v_BGSd, is_causal=True, enable_gqa=True
         )

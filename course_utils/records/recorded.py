@@ -51,12 +51,23 @@ def code_hash() -> str:
     for part in CODE:
         place = FOLDER.parent / part
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
-                    node.body.pop(0)
-            digest.update(f"{path.name}{ast.dump(tree)}".encode())
+            digest.update(path.name.encode() + b"\n".join(_statements(path)))
     return digest.hexdigest()[:12]
+
+
+def _statements(path: Path) -> list[bytes]:
+    """The lines of a module without blank lines, whole-line comments and docstrings.
+
+    By lines and not by syntax trees, because those differ between Python versions.
+    """
+    text = path.read_text(encoding="utf-8")
+    lines = dict(enumerate(text.splitlines(), 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            for number in range(node.body[0].lineno, node.body[0].end_lineno + 1):
+                lines.pop(number, None)
+    kept = (line.strip() for line in lines.values())
+    return [line.encode() for line in kept if line and not line.startswith("#")]
 
 
 def save_record(name: str, rows: list[dict]) -> Path:
