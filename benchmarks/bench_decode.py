@@ -5,16 +5,14 @@ how close decoding comes to the memory bandwidth measured in the same run, since
 read all weights once.
 """
 
-import statistics
-import time
-
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from course_utils.display.timing import alternate, seconds
 from course_utils.generation import generate
 from course_utils.models.pretrained import smollm2
 
-ROUNDS, NEW_TOKENS, PROMPT = 5, 32, 512
+NEW_TOKENS, PROMPT = 32, 512
 
 
 def transformers_twin(model) -> LlamaForCausalLM:
@@ -30,19 +28,6 @@ def transformers_twin(model) -> LlamaForCausalLM:
     twin.model.rotary_emb = type(twin.model.rotary_emb)(twin.config)
     twin.generation_config.eos_token_id = None
     return twin.eval()
-
-
-def seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def alternate(ours, theirs, rounds: int = ROUNDS) -> tuple[float, float]:
-    """Median seconds of both, measured in turns after one warm-up each."""
-    ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
 def bandwidth() -> float:
@@ -71,11 +56,12 @@ def run() -> list[dict]:
     bound = bandwidth() / sum(weight.nbytes for weight in model.parameters())
     rate = NEW_TOKENS / ours
     return [
-        _row("decode, batch 1, tokens/s", rate, NEW_TOKENS / theirs, 1.3),
-        _row("prefill of 512, tokens/s", PROMPT / ours_long, PROMPT / theirs_long, 1.0),
-        _row("decode against the bandwidth bound", rate, bound, 0.55),
+        row("decode, batch 1, tokens/s", rate, NEW_TOKENS / theirs, 1.3),
+        row("prefill of 512, tokens/s", PROMPT / ours_long, PROMPT / theirs_long, 1.0),
+        row("decode against the bandwidth bound", rate, bound, 0.55),
     ]
 
 
-def _row(name: str, ours: float, peer: float, target: float) -> dict:
+def row(name: str, ours: float, peer: float, target: float) -> dict:
+    """One line of the report: both sides, their ratio, and the ratio to reach."""
     return {"name": name, "ours": ours, "peer": peer, "ratio": ours / peer, "target": target}

@@ -5,15 +5,16 @@ peer is `Qwen3ForCausalLM` with its default attention, the loss computed by the 
 """
 
 import torch
-from bench_decode import _row, alternate
+from bench_decode import row
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from course_utils.display.timing import alternate
 from course_utils.models import DecoderLM
 from course_utils.records.dense import dense_config
 from course_utils.training import TrainingConfig, next_token_loss
 from course_utils.training.loop import make_optimizer
 
-BATCH, LENGTH, STEPS = 8, 256, 3
+BATCH, LENGTH, STEPS, ROUNDS = 8, 256, 1, 15
 
 
 def transformers_twin(model: DecoderLM) -> Qwen3ForCausalLM:
@@ -48,6 +49,7 @@ def run() -> list[dict]:
         lambda: steps(
             lambda: twin(ids, labels=ids).loss, theirs_optimizer, list(twin.parameters())
         ),
+        ROUNDS,
     )
     tokens = STEPS * BATCH * LENGTH
-    return [_row("training step, tokens/s", tokens / ours, tokens / theirs, 1.0)]
+    return [row("training step, tokens/s", tokens / ours, tokens / theirs, 1.0)]

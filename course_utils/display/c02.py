@@ -1,11 +1,15 @@
 """The pictures of chapter 02: each function draws one figure and titles it with what it shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from course_utils.data.tokenizer import Tokenizer
 from course_utils.display.figures import COLOURS, figure, show_figure
+from course_utils.generation import top_p_probabilities
+from course_utils.models import DecoderLM
 
 
 def plot_rope(cos_Td: Tensor) -> None:
@@ -94,6 +98,24 @@ def plot_next_token(pieces: Sequence[str], before: Sequence[float], after: Seque
         "bars for the likeliest next tokens: grey as the model gives them, blue as they are drawn; "
         "tokens outside the nucleus have no blue bar.",
     )
+
+
+def next_token_explorer(
+    model: DecoderLM, tokenizer: Tokenizer, shown: int = 12
+) -> Callable[[str, float, float], None]:
+    """A function (prompt, temperature, top_p) that plots the `shown` likeliest next tokens."""
+
+    def show_next(prompt: str, temperature: float, top_p: float) -> None:
+        ids = tokenizer.encode(prompt) or [tokenizer.end_id]
+        with torch.no_grad():
+            logits_V = model(torch.tensor([ids]))[0, -1]
+        before_V = logits_V.softmax(-1)
+        after_V = top_p_probabilities(logits_V, temperature, top_p)
+        likeliest = before_V.topk(shown).indices
+        pieces = [tokenizer.inner.decode([number]) for number in likeliest.tolist()]
+        plot_next_token(pieces, before_V[likeliest].tolist(), after_V[likeliest].tolist())
+
+    return show_next
 
 
 def plot_cache_work(prompt: int, new: int) -> None:

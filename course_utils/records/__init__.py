@@ -5,6 +5,6 @@ the hashes of the code and the corpus that made it; the module of the same name 
 `python -m course_utils.records.scaling`. `course verify-records` reruns one cheap row of each.
 """
 
-from course_utils.records.recorded import Record, VerifyResult, load_record, names, verify
+from course_utils.records.recorded import Record, VerifyResult, load_record, names, verdict, verify
 
-__all__ = ["Record", "VerifyResult", "load_record", "names", "verify"]
+__all__ = ["Record", "VerifyResult", "load_record", "names", "verdict", "verify"]

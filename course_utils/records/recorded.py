@@ -11,8 +11,10 @@ import ast
 import csv
 import hashlib
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 
 FOLDER = Path(__file__).parent
 RECIPES = {"c02_scaling": "course_utils.records.scaling"}
@@ -97,6 +99,17 @@ def _number(text: str) -> str | float:
         return float(text)
     except ValueError:
         return text
+
+
+def verdict(one: str, a: Sequence[float], other: str, b: Sequence[float]) -> str:
+    """Which of two recorded sides has the lower mean, if the gap is more than twice the spread.
+
+    The spread is the larger standard deviation of the two sides' seeds, at least two each.
+    """
+    gap, spread = mean(a) - mean(b), max(stdev(a), stdev(b))
+    better = f"{other if gap > 0 else one} is better"
+    found = better if abs(gap) > 2 * spread else "no verdict: within twice the spread"
+    return f"{one} {mean(a):.3f}, {other} {mean(b):.3f}, spread {spread:.3f}: {found}"
 
 
 def verify(name: str) -> VerifyResult:
