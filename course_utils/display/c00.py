@@ -22,7 +22,7 @@ def plot_weight_bytes(
         axis.bar(spots, sizes, 0.18, color=COLOURS[place], label=f"{width} bits")
     for name, size in memories.items():
         axis.axhline(size, color="grey", linestyle=":", linewidth=1)
-        axis.text(-0.48, size * 1.08, f"{name}, {size:g} GB", fontsize=8, color="dimgrey")
+        axis.text(len(models) - 0.38, size, f"{name}, {size:g} GB", fontsize=8, va="center")
     axis.set_yscale("log")
     axis.set_xlim(-0.5, len(models) - 0.4)
     axis.set_xticks(range(len(models)), list(models))

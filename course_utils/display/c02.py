@@ -31,15 +31,19 @@ def plot_rope(cos_Td: Tensor) -> None:
 def plot_training(losses: Sequence[float], uniform: float) -> None:
     """Training loss step by step, with the loss of guessing."""
     fig, (axis,) = figure(height=3.0)
-    axis.plot(np.arange(1, len(losses) + 1), losses)
+    steps = np.arange(1, len(losses) + 1)
+    smooth = [np.mean(losses[max(0, step - 10) : step]) for step in steps]
+    axis.plot(steps, losses, color="lightgrey", label="one batch")
+    axis.plot(steps, smooth, color=COLOURS[0], label="mean of the last ten")
+    axis.legend(loc="lower left")
     axis.axhline(uniform, color="grey", linestyle=":")
     axis.text(len(losses), uniform, "guessing among all tokens", ha="right", va="bottom")
     axis.set(title="The loss starts at guessing and falls", xlabel="step")
     axis.set_ylabel("training loss (nats per token)")
     show_figure(
         fig,
-        "the training loss begins at the dotted line of guessing, falls steeply for the first "
-        "steps and then slowly.",
+        "the training loss begins at the dotted line of guessing and falls; single batches jump up "
+        "and down, because the domains differ, and their running mean falls steadily.",
     )
 
 
@@ -49,10 +53,10 @@ def plot_curve(rows: Sequence[dict], domains: Sequence[str]) -> None:
     tokens = [row["tokens"] / 1e6 for row in rows]
     for colour, domain in zip(COLOURS, domains, strict=False):
         values = [row[f"{domain}_bits"] for row in rows]
-        axis.plot(tokens, values, color=colour)
-        axis.text(tokens[-1], values[-1], f" {domain}", color=colour, va="center")
+        axis.plot(tokens, values, color=colour, label=domain)
     axis.set(title="Each domain settles at its own height (recorded)", ylim=(0, None))
     axis.set(xlabel="trained tokens (millions)", ylabel="validation (bits per byte)")
+    axis.legend(ncols=4, loc="upper right")
     show_figure(
         fig,
         "validation bits per byte against trained tokens for four domains; Chinese is highest, "
@@ -62,15 +66,17 @@ def plot_curve(rows: Sequence[dict], domains: Sequence[str]) -> None:
 
 def plot_scaling(groups: dict[str, dict[str, list[tuple[float, float]]]]) -> None:
     """Loss against size: one axis per budget, a dot per seed, a line through the means."""
-    titles = {"tokens": "Same tokens", "compute": "Same compute"}
     fig, axes = figure(columns=2, width=8.6, height=3.4)
     for axis, (budget, sizes) in zip(axes, groups.items(), strict=True):
         dots = [dot for values in sizes.values() for dot in values]
         axis.scatter([x for x, _ in dots], [y for _, y in dots], color=COLOURS[1], s=18, zorder=3)
         means = [np.mean(values, axis=0) for values in sizes.values()]
         axis.plot([x for x, _ in means], [y for _, y in means], color=COLOURS[0])
-        axis.set(title=titles[budget], xscale="log", xlabel="parameters")
-        axis.set_ylabel("validation (bits per byte)")
+        finding = "larger is better" if means[-1][1] < means[0][1] else "smaller is better"
+        axis.set(title=f"Same {budget}: {finding} (recorded)", xscale="log")
+        axis.set(xlabel="parameters (millions)", ylabel="validation (bits per byte)")
+        axis.set_xticks([x for x, _ in means], [f"{x / 1e6:.2g}" for x, _ in means], minor=False)
+        axis.set_xticks([], minor=True)
     low = min(axis.get_ylim()[0] for axis in axes)
     high = max(axis.get_ylim()[1] for axis in axes)
     for axis in axes:

@@ -1,10 +1,11 @@
 """Figures in one style, each with a line of text that says what it shows.
 
 The palette is Okabe and Ito's (2008), which colour-blind readers can tell apart. The line of text
-is printed under the figure and stored as its alternative text, because most front ends drop the
-latter.
+stands under the figure and is stored as its alternative text, because most front ends drop that.
 """
 
+import html
+import io
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,6 @@ STYLE = {
     "figure.dpi": 110,
     "font.size": 10,
     "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -35,12 +35,23 @@ def figure(columns: int = 1, width: float = 7.0, height: float = 3.4) -> tuple[F
     return fig, list(axes[0])
 
 
+class Caption:
+    """A figure's description: plain text in a terminal, small type in a notebook."""
+
+    def __init__(self, text: str):
+        self.text = "Figure: " + text
+
+    def __repr__(self) -> str:
+        return textwrap.fill(self.text, 100)
+
+    def _repr_html_(self) -> str:
+        return f'<div style="font-size: 90%; max-width: 60em">{html.escape(self.text)}</div>'
+
+
 def show_figure(fig: Figure, description: str) -> None:
     """Show a figure once and close it, then its description as text."""
-    import io
-
     picture = io.BytesIO()
     fig.savefig(picture, format="png", bbox_inches="tight", facecolor="white", dpi=110)
     plt.close(fig)
     display(Image(picture.getvalue(), alt=description))
-    print(textwrap.fill("Figure: " + description, 100))
+    display(Caption(description))
