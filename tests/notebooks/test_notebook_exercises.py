@@ -24,7 +24,7 @@ def _short(path: Path) -> str:
 
 def never_called(notebook: dict[str, Any], chapter: str, folder: Path) -> list[str]:
     """Execute the notebook with counting answers; the exercises that no later cell called."""
-    filled = nbformat.from_dict(solved.fill_counting_stubs(notebook, chapter))
+    filled = nbformat.reads(json.dumps(solved.fill_counting_stubs(notebook, chapter)), as_version=4)
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(filled, timeout=300, kernel_name="python3", resources=resources).execute()
     calls = solved.read_calls(filled)
