@@ -67,9 +67,10 @@ def load_checkpoint(path: Path | str, dtype: torch.dtype = torch.float32, **part
 def install(model: DecoderLM, tensors: dict[str, torch.Tensor], source: Path | str) -> None:
     """Make `tensors` the model's weights; every name and shape must fit, or ValueError says
     which."""
-    if model.config.tie_word_embeddings:
-        tensors["lm_head.weight"] = tensors.get("model.embed_tokens.weight")
-    expected = model.state_dict()
+    expected, tied = model.state_dict(), model.config.tie_word_embeddings
+    if tied:  # the table is the head, whether or not the file has it twice
+        expected.pop("lm_head.weight")
+        tensors.pop("lm_head.weight", None)
     for name in sorted(expected.keys() | tensors.keys()):
         have, want = tensors.get(name), expected.get(name)
         if have is None or want is None or have.shape != want.shape:
@@ -78,8 +79,10 @@ def install(model: DecoderLM, tensors: dict[str, torch.Tensor], source: Path | s
                 f"{source}: weight {name!r} has shape {found} in the file, but the config's model "
                 f"needs {needed}"
             )
+    if tied:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     model.load_state_dict(tensors, assign=True)
-    if model.config.tie_word_embeddings:
+    if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
 
 
