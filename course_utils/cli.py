@@ -79,6 +79,11 @@ def fetch(
     results = bring(names or None, on_event=lambda text: print(text, flush=True), source=source)
     if failed := [result.name for result in results if not result.ok]:
         raise CommandError(f"not fetched: {', '.join(failed)} (see above)")
+    if not names:
+        from course_utils.data.corpus import load_corpus
+
+        tokens = len(load_corpus().stream("train"))
+        print(f"corpus: {tokens:,} training tokens, ready in the cache")
 
 
 @app.command(epilog="Example: course run 00 02 --out build/run")

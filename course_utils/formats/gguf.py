@@ -158,7 +158,7 @@ def read_gguf(path: Path | str) -> GGUFFile:
     path = Path(path)
     if path.stat().st_size < 24:
         raise ValueError(f"{path} has {path.stat().st_size} bytes: too few for a GGUF file")
-    reader = _Reader(np.memmap(path, dtype=np.uint8, mode="r"), path)
+    reader = _Reader(np.asarray(np.memmap(path, dtype=np.uint8, mode="r")), path)
     if (magic := reader.take(4)) != b"GGUF":
         raise ValueError(f"{path} begins with {magic!r} and not b'GGUF': not a GGUF file")
     if (version := reader.number("I")) not in (2, 3):
