@@ -135,18 +135,20 @@ class _Reader:
     def string(self) -> str:
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
             raise ValueError(f"{self.path}: unknown type {kind} of a value at byte {self.place}")
+        if depth == 8:
+            raise ValueError(f"{self.path}: arrays within arrays, 8 deep: corrupt, fetch it again")
         inner, count = self.number("I"), self.number("Q")
         if inner in SCALARS:
             size = struct.calcsize("<" + SCALARS[inner])
             return list(struct.unpack(f"<{count}{SCALARS[inner]}", self.take(size * count)))
-        return [self.value(inner) for _ in range(count)]
+        return [self.value(inner, depth + 1) for _ in range(count)]
 
 
 def read_gguf(path: Path | str) -> GGUFFile:
@@ -170,7 +172,9 @@ def read_gguf(path: Path | str) -> GGUFFile:
         metadata[key] = reader.value(reader.number("I"))
     directory = [_directory_entry(reader) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", 32)
-    base = math.ceil(reader.place / alignment) * alignment
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ValueError(f"{path}: general.alignment is {alignment!r}: corrupt, fetch it again")
+    base = -(-reader.place // alignment) * alignment
     entries = {
         name: TensorEntry(shape, kind, base + offset) for name, shape, kind, offset in directory
     }
@@ -187,4 +191,9 @@ def _directory_entry(reader: _Reader) -> tuple[str, tuple[int, ...], BlockType, 
     if kind not in TYPES:
         known = ", ".join(entry.name for entry in TYPES.values())
         raise ValueError(f"{reader.path}: tensor {name!r} has type {kind}; read here are {known}")
+    if dimensions > 4 or 0 in shape or math.prod(shape[-1:]) % TYPES[kind].weights:
+        raise ValueError(
+            f"{reader.path}: tensor {name!r} has shape {shape}, which {TYPES[kind].name} cannot "
+            "have: corrupt, fetch it again"
+        )
     return name, shape, TYPES[kind], reader.number("Q")
