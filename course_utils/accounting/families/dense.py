@@ -1,0 +1,85 @@
+"""Dense decoders: Llama 3.x, SmolLM2, Qwen1.5, Qwen2, Qwen2.5, Qwen3, and the course's own."""
+
+from course_utils.accounting.attention import GroupedQueryAttention
+from course_utils.accounting.feed_forward import DenseFeedForward
+from course_utils.accounting.reading import Keys
+from course_utils.accounting.spec import Layer, ModelSpec
+
+
+def grouped(keys: Keys, **options) -> GroupedQueryAttention:
+    """Grouped-query attention from the usual keys; `options` are what the family adds."""
+    heads = keys.whole("num_attention_heads")
+    groups = keys.whole("num_key_value_heads", default=heads)
+    width = keys.whole("head_dim", "attention_head_dim", default=0, least=0)
+    if not width:
+        hidden = keys.whole("hidden_size")
+        if hidden % heads:
+            raise ValueError(
+                f"num_attention_heads is {heads}, which does not divide hidden_size {hidden}: "
+                "give head_dim"
+            )
+        width = hidden // heads
+    if heads % groups:
+        raise ValueError(
+            f"num_key_value_heads is {groups}: it must divide num_attention_heads, {heads}"
+        )
+    return GroupedQueryAttention(heads, groups, width, **options)
+
+
+def window(keys: Keys) -> int | None:
+    """The sliding window, if it is switched on."""
+    size = keys.whole("sliding_window", default=None, least=0)
+    return size if keys.flag("use_sliding_window", default=False) else None
+
+
+def model(keys: Keys, layers: list[Layer], tied: bool = False, **more) -> ModelSpec:
+    """A ModelSpec from its layers and the keys that every family has."""
+    return ModelSpec(
+        model_type=keys.config.get("model_type", "course"),
+        hidden_size=keys.whole("hidden_size"),
+        vocab_size=keys.whole("vocab_size"),
+        tie_word_embeddings=keys.flag("tie_word_embeddings", default=tied),
+        layers=tuple(layers),
+        **more,
+    )
+
+
+def read_dense(keys: Keys, **options) -> ModelSpec:
+    """The same layer throughout."""
+    layer = Layer(
+        grouped(keys, sliding_window=window(keys), **options),
+        DenseFeedForward(keys.whole("intermediate_size"), keys.flag("mlp_bias", default=False)),
+    )
+    return model(keys, [layer] * keys.whole("num_hidden_layers"))
+
+
+def read_llama(keys: Keys) -> ModelSpec:
+    """Biases only if asked for, then on all four projections."""
+    bias = keys.flag("attention_bias", default=False)
+    keys.note("is_llama_config", "a marker of another framework")
+    return read_dense(keys, qkv_bias=bias, o_bias=bias)
+
+
+def read_qwen2(keys: Keys) -> ModelSpec:
+    """Biases on queries, keys and values, whatever the config says."""
+    keys.seen.add("attention_bias")
+    return read_dense(keys, qkv_bias=True)
+
+
+def read_qwen3(keys: Keys) -> ModelSpec:
+    """A norm on every query and key head."""
+    bias = keys.flag("attention_bias", default=False)
+    return read_dense(keys, qk_norm="per_head", qkv_bias=bias, o_bias=bias)
+
+
+def read_course(keys: Keys) -> ModelSpec:
+    """The course's decoder: Llama with Qwen3's norms, if `use_qk_norm`."""
+    return read_dense(keys, qk_norm="per_head" if keys.flag("use_qk_norm") else "")
+
+
+READERS = {
+    "llama": read_llama,
+    "qwen2": read_qwen2,
+    "qwen3": read_qwen3,
+    "course": read_course,
+}
