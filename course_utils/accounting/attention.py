@@ -1,4 +1,4 @@
-"""Attention as it is counted: grouped queries (MHA and MQA are its ends), latents, and an indexer.
+"""Attention as it is counted: grouped queries (MHA and MQA are its ends) and latents.
 
 Every kind answers three questions: which weights it stores, what it keeps of the tokens it has
 seen, and what reading that costs. In shapes: D model width, H query heads, G key-value heads,
@@ -8,17 +8,17 @@ d head width.
     latents (MLA)      rank + rope numbers a token, for all heads together
 
 Left out: operations of norms, RoPE and softmax, which are small beside the products.
-Sources: arXiv 2305.13245 (grouped queries), 2405.04434 section 2.1 (latents), DeepSeek-V3.2-Exp
-report section 2 (indexer); shapes as in `transformers` 5.23.
+Sources: arXiv 2305.13245 (grouped queries), 2405.04434 section 2.1 (latents); shapes as in
+`transformers` 5.23.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from course_utils.accounting.indexers import BlockIndexer, LightningIndexer
 from course_utils.accounting.tensors import (
     ATTENTION,
     BIASES,
-    INDEXER,
     NORMS,
     Span,
     Weight,
@@ -63,7 +63,7 @@ class GroupedQueryAttention:
     sinks: bool = False
     sliding_window: int | None = None
     shares_cache: bool = False
-    index: "BlockIndexer | None" = None
+    index: BlockIndexer | None = None
 
     @property
     def label(self) -> str:
@@ -105,61 +105,6 @@ class GroupedQueryAttention:
         limit = self.index.visible if self.index else self.sliding_window
         own = Span(4 * self.num_attention_heads * self.head_dim, limit)
         return [own, *(self.index.reads() if self.index else [])]
-
-
-@dataclass(frozen=True)
-class BlockIndexer:
-    """MiniMax M3's chooser of blocks: a few small heads over normed keys of their own."""
-
-    index_n_heads: int
-    index_head_dim: int
-    visible: int  # tokens that attention reads: blocks chosen times block size
-
-    def weights(self, hidden_size: int) -> list[Weight]:
-        """Two projections and two norms."""
-        d = self.index_head_dim
-        return [
-            matrix("indexer.q_proj", INDEXER, hidden_size, self.index_n_heads * d),
-            matrix("indexer.k_proj", INDEXER, hidden_size, d),
-            vector("indexer.q_norm", INDEXER, d),
-            vector("indexer.k_norm", INDEXER, d),
-        ]
-
-    def keeps(self) -> list[Span]:
-        """One key a token."""
-        return [Span(self.index_head_dim)]
-
-    def reads(self) -> list[Span]:
-        """A score for each of its heads."""
-        return [Span(2 * self.index_n_heads * self.index_head_dim)]
-
-
-@dataclass(frozen=True)
-class LightningIndexer:
-    """DeepSeek-V3.2's chooser of tokens: scores w_h ReLU(q_h k), the best `index_topk` are read."""
-
-    index_n_heads: int
-    index_head_dim: int
-    index_topk: int
-
-    def weights(self, hidden_size: int, q_lora_rank: int) -> list[Weight]:
-        """Queries from the query latent, one shared key with a LayerNorm, weights per head."""
-        d = self.index_head_dim
-        return [
-            matrix("indexer.wq_b", INDEXER, q_lora_rank, self.index_n_heads * d),
-            matrix("indexer.wk", INDEXER, hidden_size, d),
-            vector("indexer.k_norm.weight", INDEXER, d),
-            vector("indexer.k_norm.bias", INDEXER, d),
-            matrix("indexer.weights_proj", INDEXER, hidden_size, self.index_n_heads),
-        ]
-
-    def keeps(self) -> list[Span]:
-        """One key a token."""
-        return [Span(self.index_head_dim)]
-
-    def reads(self) -> list[Span]:
-        """A score for each of its heads."""
-        return [Span(2 * self.index_n_heads * self.index_head_dim)]
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class Keys:
         """A whole number of at least `least`, under the first of `names` that is there."""
         self.seen.update(names)
         name = next((key for key in names if key in self), names[0])
+        if default is _REQUIRED and name not in self:
+            raise ValueError(f"{' or '.join(names)} is missing: add it, the count depends on it")
         value = self.get(name, default)
         if value is default:
             return value

@@ -53,12 +53,14 @@ def read_config(config: "Mapping[str, Any] | str | PathLike[str]") -> ModelSpec:
 
 
 def _model_type(config: Mapping[str, Any]) -> str:
-    if "model_type" not in config and "use_qk_norm" in config:
+    if "model_type" not in config and {"use_qk_norm"} <= set(config) <= dense.COURSE_KEYS:
         return "course"  # the course's own decoder has no model_type
     found = config.get("model_type")
     if not found:
         raise ValueError("model_type is missing: add it, such as 'qwen3'")
     if found not in READERS:
+        if found in _WRAPPERS:
+            raise ValueError(f"text_config is missing: model_type {found!r} keeps its sizes there")
         raise ValueError(
             f"model_type is {found!r}, which is not read here: known are {', '.join(READERS)}"
         )

@@ -5,10 +5,11 @@ They share first dense layers, fine-grained experts with shared ones, and (from 
 embedding and the head a second time; GLM-5's does not, as its published size shows.
 """
 
-from course_utils.accounting.attention import LatentAttention, LightningIndexer
+from course_utils.accounting.attention import LatentAttention
 from course_utils.accounting.attention_variants import CompressedAttention
 from course_utils.accounting.families.dense import grouped, model
 from course_utils.accounting.feed_forward import DenseFeedForward, MixtureOfExperts
+from course_utils.accounting.indexers import LightningIndexer
 from course_utils.accounting.reading import Keys, plain_vector
 from course_utils.accounting.spec import Layer, ModelSpec, MultiTokenPrediction
 from course_utils.accounting.tensors import RESIDUAL, Weight
@@ -48,7 +49,7 @@ def experts(keys: Keys, corrected: bool) -> MixtureOfExperts:
         num_experts_per_tok=keys.whole("num_experts_per_tok"),
         moe_intermediate_size=width,
         shared_intermediate_size=width
-        * keys.whole("n_shared_experts", "num_shared_experts", default=0, least=0),
+        * keys.whole("n_shared_experts", "num_shared_experts", least=0),
         correction_bias=corrected,
     )
 
@@ -58,7 +59,7 @@ def dense_first(keys: Keys, attention, sparse: MixtureOfExperts) -> list[Layer]:
     if keys.get("moe_layer_freq", 1) != 1:
         raise ValueError(f"moe_layer_freq is {keys.get('moe_layer_freq')}: only 1 is read here")
     layers = keys.whole("num_hidden_layers")
-    first = min(keys.whole("first_k_dense_replace", default=0, least=0), layers)
+    first = min(keys.whole("first_k_dense_replace", least=0), layers)
     keys.seen |= {"mlp_layer_types", "indexer_types"}
     keys.seen.add("intermediate_size")
     dense = Layer(attention, DenseFeedForward(keys.whole("intermediate_size") if first else 1))
@@ -127,7 +128,7 @@ def read_v4(keys: Keys) -> ModelSpec:
     """
     layers = keys.whole("num_hidden_layers")
     ratios = keys.per_layer("compress_ratios", layers)
-    hashed = keys.whole("num_hash_layers", default=0, least=0)
+    hashed = keys.whole("num_hash_layers", least=0)
     names = ("num_attention_heads", "head_dim", "q_lora_rank", "o_groups", "o_lora_rank")
     sizes = [keys.whole(name) for name in (*names, "sliding_window")]
     index = [keys.whole(name) for name in ("index_n_heads", "index_head_dim", "index_topk")]

@@ -5,13 +5,34 @@ from course_utils.accounting.feed_forward import DenseFeedForward
 from course_utils.accounting.reading import Keys
 from course_utils.accounting.spec import Layer, ModelSpec
 
+COURSE_KEYS = {
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "tie_word_embeddings",
+    "use_qk_norm",
+}
+# Families whose own default for head_dim is a number, so that a missing one must not be divided.
+WIDTH_NEEDED = ("qwen3", "gpt_oss", "minimax_m")
+
 
 def grouped(keys: Keys, **options) -> GroupedQueryAttention:
     """Grouped-query attention from the usual keys; `options` are what the family adds."""
+    family = keys.config.get("model_type", "course")
     heads = keys.whole("num_attention_heads")
-    groups = keys.whole("num_key_value_heads", default=heads)
+    every = {"default": heads} if family == "llama" else {}  # in old configs: one for each head
+    groups = keys.whole("num_key_value_heads", **every)
     width = keys.whole("head_dim", "attention_head_dim", default=0, least=0)
     if not width:
+        if family.startswith(WIDTH_NEEDED):
+            raise ValueError(f"head_dim is missing: add it, {family} does not derive it")
         hidden = keys.whole("hidden_size")
         if hidden % heads:
             raise ValueError(

@@ -61,7 +61,7 @@ def read_kimi_linear(keys: Keys) -> ModelSpec:
         full_rank_gate=linear.flag("use_full_rank_gate", default=False),
     )
     full, sparse = latent(keys), _kimi_experts(keys)
-    first = keys.whole("first_k_dense_replace", default=0, least=0)
+    first = keys.whole("first_k_dense_replace", least=0)
     dense = DenseFeedForward(keys.whole("intermediate_size"))
     kinds = {
         (is_full, is_dense): Layer(full if is_full else delta, dense if is_dense else sparse)
@@ -77,7 +77,7 @@ def _kimi_experts(keys: Keys) -> MixtureOfExperts:
         raise ValueError(f"moe_layer_freq is {keys.get('moe_layer_freq')}: only 1 is read here")
     keys.seen |= {"topk_method", "latent_moe_use_norm"}
     width = keys.whole("moe_intermediate_size")
-    shared = keys.whole("num_shared_experts", "n_shared_experts", default=0, least=0)
+    shared = keys.whole("num_shared_experts", "n_shared_experts", least=0)
     return MixtureOfExperts(
         num_experts=keys.whole("num_experts", "num_local_experts"),
         num_experts_per_tok=keys.whole("num_experts_per_token", "num_experts_per_tok"),

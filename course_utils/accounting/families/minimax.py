@@ -1,20 +1,21 @@
 """MiniMax: Text-01 and M1 (lightning attention), M2 (plain), M3 (an indexer chooses blocks)."""
 
-from course_utils.accounting.attention import BlockIndexer
 from course_utils.accounting.families.dense import grouped, model
 from course_utils.accounting.families.qwen import choose
 from course_utils.accounting.feed_forward import DenseFeedForward, MixtureOfExperts
+from course_utils.accounting.indexers import BlockIndexer
 from course_utils.accounting.linear_attention import LightningAttention
 from course_utils.accounting.reading import Keys
 from course_utils.accounting.spec import Layer, ModelSpec
 
 
 def _experts(keys: Keys, corrected: bool) -> MixtureOfExperts:
+    usual = {} if keys.config["model_type"].startswith("minimax_m3") else {"default": 0}
     return MixtureOfExperts(
         num_experts=keys.whole("num_local_experts"),
         num_experts_per_tok=keys.whole("num_experts_per_tok"),
         moe_intermediate_size=keys.whole("intermediate_size"),
-        shared_intermediate_size=keys.same("shared_intermediate_size", default=0, least=0),
+        shared_intermediate_size=keys.same("shared_intermediate_size", least=0, **usual),
         correction_bias=corrected,
     )
 

@@ -15,7 +15,7 @@ def read_ernie(keys: Keys) -> ModelSpec:
     layers = keys.whole("num_hidden_layers")
     bias = keys.flag("use_bias", default=False)
     width = keys.same("moe_intermediate_size")
-    shared = keys.whole("moe_num_shared_experts", default=0, least=0)
+    shared = keys.whole("moe_num_shared_experts", least=0)
     experts = MixtureOfExperts(
         num_experts=keys.same("moe_num_experts"),
         num_experts_per_tok=keys.whole("moe_k", "num_experts_per_tok"),
@@ -56,8 +56,8 @@ def read_hunyuan(keys: Keys) -> ModelSpec:
     norm = "per_head" if keys.flag("use_qk_norm", default=True) else ""
     bias = keys.flag("attention_bias", default=False)
     own = grouped(keys, qk_norm=norm, qkv_bias=bias, o_bias=bias)
-    every = keys.whole("cla_share_factor", default=1)
-    every = every if keys.flag("use_cla", default=False) else 1
+    keys.seen.add("cla_share_factor")
+    every = keys.whole("cla_share_factor") if keys.flag("use_cla", default=False) else 1
     kinds = {True: Layer(own, experts), False: Layer(replace(own, shares_cache=True), experts)}
     return model(keys, [kinds[n % every == 0] for n in range(keys.whole("num_hidden_layers"))])
 
@@ -80,7 +80,7 @@ def read_step3(keys: Keys) -> ModelSpec:
         num_experts=keys.whole("moe_num_experts"),
         num_experts_per_tok=keys.whole("moe_top_k"),
         moe_intermediate_size=keys.whole("moe_intermediate_size"),
-        shared_intermediate_size=keys.whole("share_expert_dim", default=0, least=0),
+        shared_intermediate_size=keys.whole("share_expert_dim", least=0),
     )
     dense = DenseFeedForward(keys.whole("intermediate_size"))
     kinds = {True: Layer(attention, experts), False: Layer(attention, dense)}
