@@ -28,7 +28,7 @@ def read_text_01(keys: Keys) -> ModelSpec:
     full = Layer(grouped(keys, sliding_window=keys.whole("sliding_window", default=None)), experts)
     linear = Layer(LightningAttention(heads, width), experts)
     kinds = {0: linear, 1: full, "linear_attention": linear, "full_attention": full}
-    key = "attn_type_list" if "attn_type_list" in keys else "layer_types"
+    key = "layer_types" if "layer_types" in keys else "attn_type_list"
     return model(keys, choose(kinds, keys.per_layer(key, layers), key))
 
 
