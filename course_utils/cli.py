@@ -173,6 +173,26 @@ def bench(
     bench_command(name, list_only, json, _console())
 
 
+@app.command(epilog="Example: course models DeepSeek-V3")
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model; the table when none.")] = None,
+) -> None:
+    """Show what open models are made of, and what they cost."""
+    from course_utils.commands.models import show_models
+
+    show_models(name, _console())
+
+
+@app.command(epilog="Example: course count config.json")
+def count(
+    config: Annotated[Path, typer.Argument(help="A model's config.json, or its folder.")],
+) -> None:
+    """Count the parameters of any model from its config.json."""
+    from course_utils.commands.models import count_config
+
+    count_config(config, _console())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; every failure is one line on standard error."""
     command = typer.main.get_command(app)

@@ -3,18 +3,28 @@
 A row says how many parameters a model has, how many of them a token uses, what a token leaves in
 the cache, what it costs to compute, and how well the model predicts held-out text. Rows of all
 chapters ship in `ledger.json`; a notebook computes its own from the config and appends it in
-memory.
+memory. The functions named `dense_...` take the config of the course's own decoder.
 
-Left out until chapter 01: models other than dense ones, and the publishers' counting conventions.
+Left out: the publishers' counting conventions (a row counts every parameter, a tied table once).
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from course_utils.accounting.cache import cache_bytes_per_token, cache_elements_per_token
+from course_utils.accounting.families.dense import read_course
+from course_utils.accounting.flops import decode_flops
+from course_utils.accounting.reading import Keys
+from course_utils.accounting.spec import ModelSpec
+from course_utils.accounting.tensors import ATTENTION, DENSE, EMBEDDING, HEAD, NORMS
+
 LEDGER_FILE = Path(__file__).with_name("ledger.json")
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+SIZES += ("num_attention_heads", "num_key_value_heads")
 CONTEXT = 512  # tokens already seen when a token's operations are counted
 
 
@@ -31,26 +41,24 @@ class LedgerRow:
     bits_per_byte: float
 
 
+def course_spec(config: Mapping[str, Any]) -> ModelSpec:
+    """The course's own decoder as a ModelSpec. Raises KeyError when the config lacks a key."""
+    for key in ("head_dim", "use_qk_norm", "tie_word_embeddings", *SIZES):
+        config[key]
+    return read_course(Keys(config))
+
+
 def dense_parameters(config: Mapping[str, Any]) -> dict[str, int]:
     """Parameters of a dense decoder by part, from its config with Hugging Face's keys."""
-    D, F = config["hidden_size"], config["intermediate_size"]
-    L, d = config["num_hidden_layers"], config["head_dim"]
-    H, G = config["num_attention_heads"], config["num_key_value_heads"]
-    qk_norm = 2 * d if config["use_qk_norm"] else 0
-    table = config["vocab_size"] * D
-    return {
-        "embedding": table,
-        "attention": L * D * d * (2 * H + 2 * G),
-        "feed-forward": L * 3 * D * F,
-        "norms": L * (2 * D + qk_norm) + D,
-        "head": 0 if config["tie_word_embeddings"] else table,
-    }
+    parts = course_spec(config).by_part()
+    named = {"attention": ATTENTION, "feed-forward": DENSE, "norms": NORMS, "head": HEAD}
+    own = {name: parts[part].total if part in parts else 0 for name, part in named.items()}
+    return {"embedding": parts[EMBEDDING].total} | own
 
 
 def dense_kv_elements(config: Mapping[str, Any]) -> int:
     """Numbers that a token leaves in the cache: a key and a value per layer and key-value head."""
-    heads = config["num_key_value_heads"] * config["head_dim"]
-    return 2 * config["num_hidden_layers"] * heads
+    return cache_elements_per_token(course_spec(config))
 
 
 def dense_flops_per_token(config: Mapping[str, Any], context: int = CONTEXT) -> int:
@@ -59,11 +67,7 @@ def dense_flops_per_token(config: Mapping[str, Any], context: int = CONTEXT) -> 
     Two per weight of every matrix product (the embedding is looked up, the head is a product), and
     four per context token, query head and channel for attention's scores and sums.
     """
-    parts = dense_parameters(config)
-    head = config["vocab_size"] * config["hidden_size"]
-    products = parts["attention"] + parts["feed-forward"] + head
-    heads = config["num_attention_heads"] * config["head_dim"]
-    return 2 * products + 4 * config["num_hidden_layers"] * heads * context
+    return decode_flops(course_spec(config), context)
 
 
 def dense_row(
@@ -74,12 +78,28 @@ def dense_row(
     Raises ValueError when the config lacks a key.
     """
     try:
-        parameters = sum(dense_parameters(config).values())
-        cache = 4 * dense_kv_elements(config)
-        flops = dense_flops_per_token(config)
+        spec = course_spec(config)
     except KeyError as error:
         raise ValueError(f"the config of {model!r} lacks the key {error}") from None
-    return LedgerRow(chapter, model, parameters, parameters, cache, flops, bits_per_byte)
+    return ledger_row(chapter, model, spec, bits_per_byte)
+
+
+def ledger_row(
+    chapter: str,
+    model: str,
+    config: "ModelSpec | Mapping[str, Any] | str | PathLike[str]",
+    bits_per_byte: float,
+    cache_bits: float = 32,
+) -> LedgerRow:
+    """The ledger row of any model: a ModelSpec, the course's config, or a `config.json`.
+
+    The cache is counted at `cache_bits` a number, 32 as in the course's experiments.
+    """
+    spec = config if isinstance(config, ModelSpec) else ModelSpec.from_hf_config(config)
+    count = spec.count()
+    cache = cache_bytes_per_token(spec, cache_bits)
+    flops = decode_flops(spec, CONTEXT)
+    return LedgerRow(chapter, model, count.total, count.activated, cache, flops, bits_per_byte)
 
 
 def ledger_rows() -> list[LedgerRow]:
