@@ -51,6 +51,7 @@ class Keys:
         self.config = dict(config)
         self.seen: set[str] = set()
         self.notes: list[str] = []
+        self.inside: list[Keys] = []
 
     def __contains__(self, key: str) -> bool:
         return self.config.get(key) is not None
@@ -99,10 +100,37 @@ class Keys:
         """A whole number, or a list that repeats one (Hunyuan writes one entry for each layer)."""
         value = self.get(key, default)
         if isinstance(value, list):
-            if len(set(value)) != 1:
+            if not value or any(entry != value[0] for entry in value):
                 raise ValueError(f"{key} is {value}: only equal entries can be read")
             self.config[key] = value[0]
         return self.whole(key, default=default, least=least)
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        """A word."""
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise ValueError(f"{key} is {_short(value)}: it must be a text")
+        return value
+
+    def nested(self, key: str) -> "Keys":
+        """The keys of an object inside the config; its unread keys are listed with the others."""
+        value = self.get(key)
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} is {_short(value)}: it must be an object with keys")
+        self.inside.append(Keys(value))
+        return self.inside[-1]
+
+    def numbers(self, key: str, default: Any = _REQUIRED) -> list[int]:
+        """Whole numbers from 0, as a list or as a text with commas (Step-3's spelling)."""
+        value = self.get(key, default)
+        try:
+            found = value.split(",") if isinstance(value, str) else list(value)
+            found = [int(entry) if isinstance(entry, str) else entry for entry in found]
+        except (TypeError, ValueError):
+            raise ValueError(f"{key} is {_short(value)}: it must list whole numbers") from None
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in found):
+            raise ValueError(f"{key} is {_short(value)}: it must list whole numbers")
+        return found
 
     def note(self, key: str, why: str) -> None:
         """Put a key that is switched on, but has no model here, on the list."""
@@ -116,7 +144,7 @@ class Keys:
         rest = sorted(set(self.config) - self.seen - ignorable())
         for key in rest:
             self.note(key, "an unknown key, its weights, if any, are not counted")
-        return self.notes
+        return self.notes + [line for keys in self.inside for line in keys.unread()]
 
 
 def _short(value: Any) -> str:

@@ -173,3 +173,27 @@ def test_biases_of_qwen_and_sinks_of_gpt_oss():
     assert find("gpt-oss-120b").spec.by_name("attention")["sinks"].total == 36 * 64
     router = find("gpt-oss-120b").spec.by_part()["router"].total
     assert router == 36 * 128 * (2880 + 1)
+
+
+def _places(config: dict) -> list[tuple[str, ...]]:
+    inner = [(key, name) for key, v in config.items() if isinstance(v, dict) for name in v]
+    return [*((key,) for key in config), *inner]
+
+
+JUNK = ["x", "1,b", 3.5, -1, True, [], ["a"], [[1]], [1] * 200, [[1]] * 200, {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("name", catalog())
+def test_any_wrong_value_is_counted_or_refused_and_never_breaks(name):
+    config = find(name).config
+    for place in _places(config):
+        for junk in JUNK:
+            changed = dict(config)
+            if len(place) == 1:
+                changed[place[0]] = junk
+            else:
+                changed[place[0]] = config[place[0]] | {place[1]: junk}
+            try:
+                ModelSpec.from_hf_config(changed).count()
+            except ValueError as error:
+                assert str(error)

@@ -31,7 +31,7 @@ READERS: dict[str, Callable[[Keys], ModelSpec]] = {
     **bailing.READERS,
     **others.READERS,
 }
-_WRAPPERS = {"qwen3_5_moe", "kimi_k3", "step3_vl", "minimax_m3_vl", "kimi_k25"}
+_WRAPPERS = ("kimi_k25", "kimi_k3", "minimax_m3_vl", "qwen3_5_moe", "step3_vl")
 _GATED = {"silu", "swish", "swigluoai", "situ", "swiglu"}
 
 
@@ -41,7 +41,7 @@ def read_config(config: "Mapping[str, Any] | str | PathLike[str]") -> ModelSpec:
     inner, notes = _language_model(outer)
     keys = Keys(inner)
     model_type = _model_type(inner)
-    activation = inner.get("hidden_act", "silu")
+    activation = keys.text("hidden_act", default="silu")
     if activation not in _GATED:
         raise ValueError(
             f"hidden_act is {activation!r}: only gated feed-forwards are counted, "
@@ -56,7 +56,7 @@ def _model_type(config: Mapping[str, Any]) -> str:
     if "model_type" not in config and {"use_qk_norm"} <= set(config) <= dense.COURSE_KEYS:
         return "course"  # the course's own decoder has no model_type
     found = config.get("model_type")
-    if not found:
+    if not found or not isinstance(found, str):
         raise ValueError("model_type is missing: add it, such as 'qwen3'")
     if found not in READERS:
         if found in _WRAPPERS:
@@ -75,7 +75,7 @@ def _language_model(outer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if outer.get("model_type") not in _WRAPPERS or not isinstance(inner, dict):
         raise ValueError(
             f"model_type is {outer.get('model_type')!r} with a text_config: only "
-            f"{', '.join(sorted(_WRAPPERS))} are read; give the text_config alone"
+            f"{', '.join(_WRAPPERS)} are read; give the text_config alone"
         )
     beside = Keys({key: value for key, value in outer.items() if key != "text_config"})
     beside.seen |= {"quantization_config", "tie_word_embeddings", "hidden_size"}
@@ -90,12 +90,16 @@ def _fp8_block(quantization: dict[str, Any] | None, keys: Keys) -> tuple[int, in
     keys.seen.add("quantization_config")
     if not quantization:
         return None
+    if not isinstance(quantization, dict):
+        raise ValueError(f"quantization_config is {quantization!r}: it must be an object with keys")
     block = quantization.get("weight_block_size")
     if "expert_dtype" in keys:  # FP4 experts among FP8 weights: noted by the reader
         return None
     if quantization.get("quant_method") == "fp8" and block:
-        rows, columns = block
-        return rows, columns
+        two = Keys(quantization).numbers("weight_block_size")
+        if len(two) != 2 or 0 in two:
+            raise ValueError(f"weight_block_size is {block}: it must be rows and columns")
+        return two[0], two[1]
     method = quantization.get("quant_method", "an unnamed method")
     keys.notes.append(
         f"quantization_config.quant_method is {method!r}: parameters are counted as logical "

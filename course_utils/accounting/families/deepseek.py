@@ -83,7 +83,7 @@ def read_deepseek_moe(keys: Keys) -> ModelSpec:
 def read_latent(keys: Keys) -> ModelSpec:
     """V2, V3, R1, Kimi K2, Moonlight: "noaux_tc" routing stores a correction bias."""
     usual = "greedy" if keys.config["model_type"] == "deepseek_v2" else "noaux_tc"
-    method = keys.get("topk_method", usual)
+    method = keys.text("topk_method", default=usual)
     sparse = experts(keys, corrected=method == "noaux_tc")
     return with_mtp(keys, dense_first(keys, latent(keys), sparse))
 
@@ -127,7 +127,9 @@ def read_v4(keys: Keys) -> ModelSpec:
     That table, from token id to experts, holds indices and no parameters, and is not counted.
     """
     layers = keys.whole("num_hidden_layers")
-    ratios = keys.per_layer("compress_ratios", layers)
+    ratios = keys.numbers("compress_ratios")[:layers]
+    if len(ratios) < layers:
+        raise ValueError(f"compress_ratios has {len(ratios)} entries: there are {layers} layers")
     hashed = keys.whole("num_hash_layers", least=0)
     names = ("num_attention_heads", "head_dim", "q_lora_rank", "o_groups", "o_lora_rank")
     sizes = [keys.whole(name) for name in (*names, "sliding_window")]

@@ -46,9 +46,9 @@ def read_qwen3_next(keys: Keys) -> ModelSpec:
 def read_kimi_linear(keys: Keys) -> ModelSpec:
     """Kimi Delta Attention with latent attention in the layers that the config lists (from 1)."""
     layers = keys.whole("num_hidden_layers")
-    linear = Keys(keys.get("linear_attn_config"))
-    full_layers = set(linear.get("full_attn_layers"))
-    listed = set(linear.get("kda_layers")) | full_layers
+    linear = keys.nested("linear_attn_config")
+    full_layers = set(linear.numbers("full_attn_layers"))
+    listed = set(linear.numbers("kda_layers")) | full_layers
     if listed != set(range(1, layers + 1)):
         raise ValueError(
             f"linear_attn_config lists {len(listed)} layers in kda_layers and full_attn_layers: "

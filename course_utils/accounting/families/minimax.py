@@ -49,7 +49,9 @@ def read_m2(keys: Keys) -> ModelSpec:
 def read_m3(keys: Keys) -> ModelSpec:
     """First layers dense with full attention; then experts, and attention over chosen blocks."""
     layers = keys.whole("num_hidden_layers")
-    sparse = Keys(keys.get("sparse_attention_config"))
+    sparse = keys.nested("sparse_attention_config")
+    if not sparse.flag("use_sparse_attention", default=True):
+        raise ValueError("use_sparse_attention is false: only true is read for minimax_m3")
     reach = sparse.whole("sparse_block_size") * sparse.whole("sparse_topk_blocks")
     heads, width = sparse.whole("sparse_num_index_heads"), sparse.whole("sparse_index_dim")
     norm = "per_head" if keys.flag("use_qk_norm", default=True) else ""

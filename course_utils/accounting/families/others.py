@@ -64,10 +64,8 @@ def read_hunyuan(keys: Keys) -> ModelSpec:
 
 def read_step3(keys: Keys) -> ModelSpec:
     """Factorized attention; experts in the layers that `moe_layers_enum` names."""
-    listed = keys.get("moe_layers_enum")
-    numbers = listed.split(",") if isinstance(listed, str) else listed
     layers = keys.whole("num_hidden_layers")
-    sparse = {int(number) for number in numbers}
+    sparse = set(keys.numbers("moe_layers_enum"))
     if not sparse <= set(range(layers)):
         raise ValueError(f"moe_layers_enum names layer {max(sparse)}: there are {layers}, from 0")
     attention = FactorizedAttention(

@@ -9,7 +9,7 @@ from course_utils.accounting.spec import Layer, ModelSpec
 def sparse_layers(keys: Keys, layers: int) -> list[bool]:
     """Which layers have experts: every `decoder_sparse_step`-th, except `mlp_only_layers`."""
     step = keys.whole("decoder_sparse_step", default=1)
-    dense = keys.get("mlp_only_layers", [])
+    dense = keys.numbers("mlp_only_layers", default=[])
     return [index not in dense and (index + 1) % step == 0 for index in range(layers)]
 
 
@@ -87,7 +87,7 @@ def read_gpt_oss(keys: Keys) -> ModelSpec:
 
 def choose(kinds: dict, types: list, key: str) -> list[Layer]:
     """The layer for each entry of a list of types; ValueError names one that is unknown."""
-    if unknown := [kind for kind in types if kind not in kinds]:
+    if unknown := [kind for kind in types if kind not in list(kinds)]:
         known = ", ".join(map(repr, kinds))
         raise ValueError(f"{key} holds {unknown[0]!r}: known are {known}")
     return [kinds[kind] for kind in types]
