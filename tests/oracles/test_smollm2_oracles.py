@@ -51,6 +51,11 @@ def path():
 
 
 @pytest.fixture(scope="module")
+def reader(path):
+    return gguf.GGUFReader(path)
+
+
+@pytest.fixture(scope="module")
 def ours(path):
     return smollm2(path)
 
@@ -79,11 +84,11 @@ def llama_cpp_ids(path):
     del server  # ends its thread
 
 
-def test_every_tensor_is_unpacked_as_gguf_unpacks_it(path):
-    ours, theirs = read_gguf(path), gguf.GGUFReader(path)
-    assert list(ours.entries) == [tensor.name for tensor in theirs.tensors]
+def test_every_tensor_is_unpacked_as_gguf_unpacks_it(path, reader):
+    ours = read_gguf(path)
+    assert list(ours.entries) == [tensor.name for tensor in reader.tensors]
     kinds = set()
-    for tensor in theirs.tensors:
+    for tensor in reader.tensors:
         expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         got = ours.tensor(tensor.name)
         kinds.add(ours.entries[tensor.name].kind.name)
@@ -115,8 +120,8 @@ def test_what_gguf_packs_is_read_back(tmp_path, name):
     )
 
 
-def test_metadata_are_those_that_gguf_reads(path):
-    ours, theirs = read_gguf(path).metadata, gguf.GGUFReader(path).fields
+def test_metadata_are_those_that_gguf_reads(path, reader):
+    ours, theirs = read_gguf(path).metadata, reader.fields
     keys = {key for key in theirs if not key.startswith("GGUF.")}
     assert set(ours) == keys
     for key in keys - {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"}:  # long; tested by ids
@@ -124,7 +129,7 @@ def test_metadata_are_those_that_gguf_reads(path):
 
 
 @torch.no_grad()
-def test_transformers_reads_the_same_file_to_the_same_logits(path, ours):
+def test_transformers_reads_the_same_file_to_the_same_logits(path, ours, reader, monkeypatch):
     """Unpacked, renamed and un-permuted by the reader of `transformers`, which uses `gguf`.
 
     That is what `from_pretrained(gguf_file=...)` does, which asks for one more package.
@@ -132,6 +137,7 @@ def test_transformers_reads_the_same_file_to_the_same_logits(path, ours):
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+    monkeypatch.setattr(gguf, "GGUFReader", lambda _: reader)  # parsing takes seconds: do it once
     config = LlamaConfig(**load_gguf_checkpoint(str(path))["config"])
     with torch.device("meta"):
         theirs = LlamaForCausalLM(config)
