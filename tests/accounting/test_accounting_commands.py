@@ -1,11 +1,12 @@
 """`course models` and `course count`: what they print, and how they end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from course_utils.accounting.catalog import catalog, find
-from course_utils.accounting.overview import attention_kinds, model_rows
+from course_utils.accounting.overview import attention_kinds, model_row, model_rows
 from course_utils.cli import main
 
 
@@ -86,3 +87,10 @@ def test_kinds_of_attention_in_words():
     assert attention_kinds(find("gpt-oss-20b").spec) == "12 GQA, window 128 + 12 GQA"
     assert attention_kinds(find("Hunyuan-Large").spec) == "32 GQA + 32 GQA shared"
     assert attention_kinds(find("Qwen1.5-0.5B").spec) == "MHA"
+
+
+def test_a_row_prefers_an_exact_figure_wherever_it_stands():
+    entry = find("Qwen3-30B-A3B")
+    turned = replace(entry, published=entry.published[::-1])
+    assert not turned.figure("total").exact
+    assert model_row(turned).exact

@@ -195,3 +195,16 @@ def test_hours_mfu_and_cost_undo_each_other():
         training.cost(0, 2)
     with pytest.raises(ValueError, match="tokens is 0"):
         flops.prefill_flops(spec(), 0)
+
+
+def test_operations_of_states_and_of_compressed_pasts_by_hand():
+    kimi = find("Kimi-Linear-48B-A3B").spec
+    delta, latent = 20 * 6 * 32 * 128 * 128, 7 * 2 * 32 * (192 + 128)
+    assert flops.attention_flops(kimi, 1000) == delta + latent * 1000
+    qwen = find("Qwen3-Next-80B-A3B").spec
+    assert flops.attention_flops(qwen, 10) == 36 * 6 * 32 * 128 * 128 + 12 * 4 * 16 * 256 * 10
+    lightning = find("MiniMax-Text-01").spec
+    assert flops.attention_flops(lightning, 1) == 70 * 4 * 64 * 128 * 128 + 10 * 4 * 64 * 128
+    v4, tokens, heads = find("DeepSeek-V4-Flash").spec, 128 * 100, 4 * 64 * 512
+    seen = 43 * 128 + 20 * tokens // 128 + 21 * 512  # windows, coarse entries, chosen fine ones
+    assert flops.attention_flops(v4, tokens) == heads * seen + 21 * 2 * 64 * 128 * tokens // 4
