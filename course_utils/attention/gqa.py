@@ -62,7 +62,7 @@ def fused_attention(
     if T == 1 and (mask is None or mask.shape[0] == B):
         # One query per head: the heads of a group become the rows of one product, uncopied.
         rows = q_BHTd.view(B, k_BGSd.shape[1], -1, d)
-        return F.scaled_dot_product_attention(rows, k_BGSd, v_BGSd, mask).view(B, H, T, d)
+        return F.scaled_dot_product_attention(rows, k_BGSd, v_BGSd, mask).reshape(B, H, T, d)
     if mask is None and T == S:
         # In memory the heads lie between tokens and channels; laid out in order, reading is faster.
         q_BHTd, k_BGSd, v_BGSd = (x.contiguous() for x in (q_BHTd, k_BGSd, v_BGSd))

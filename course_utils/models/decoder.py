@@ -8,7 +8,7 @@ The weights carry the names that `transformers` gives them, so that a checkpoint
 `LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. Three parts
 are arguments: `norm`, `rope` and `attend` may be the course's functions or the learner's.
 
-Left out: dropout (one pass over the data does not overfit), biases (Qwen3 and Llama dropped them).
+Left out: dropout (open models are trained without), biases (Qwen3 and Llama dropped them).
 """
 
 from collections.abc import Callable

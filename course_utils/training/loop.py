@@ -154,19 +154,20 @@ def train(
     device = next(model.parameters()).device
     stream_N = stream_N.to(device)
     model.train()
-    steps = range(state.step, min(config.steps, until or config.steps))
+    steps = range(state.step, config.steps if until is None else min(config.steps, until))
     bar = tqdm(steps, desc="training", unit="step", disable=not progress, leave=False)
     for step in bar:
         ids_BT = draw_windows(stream_N, config.batch, config.length, state.generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = loss_function(model(ids_BT), ids_BT)
+        value = _finite(loss, step)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        state.losses.append(_finite(loss, step))
+        state.losses.append(value)
         if step % 10 == 0:
             bar.set_postfix(loss=f"{state.losses[-1]:.3f}")
     model.eval()
