@@ -11,6 +11,7 @@ from course_utils.attention import grouped_query_attention
 from course_utils.exercises.spec import Case, ExerciseSpec, WrongAnswer
 from course_utils.generation import generate_greedy
 from course_utils.layers import apply_rope, rms_norm, rope_tables
+from course_utils.models import ModelConfig
 from course_utils.training import bits_per_byte, next_token_loss
 
 
@@ -157,6 +158,10 @@ def _rope_cases(rng: random.Random) -> list[Case]:
         cases.append(
             Case((x, cos, sin), f"{tokens} tokens from position {first}, head_dim {width}")
         )
+    cos, sin = rope_tables(torch.arange(3), 4)
+    cases.append(Case((torch.randn(3, 4, generator=g), cos, sin), "no heads in front: (T, d)"))
+    batch = torch.randn(2, 2, 3, 4, generator=g)
+    cases.append(Case((batch, cos, sin), "a batch in front: (B, H, T, d)"))
     return cases
 
 
@@ -211,7 +216,6 @@ APPLY_ROPE = ExerciseSpec(
         "a is the first half of the channels, b the second: x_HTd.chunk(2, dim=-1).",
         "x * cos + torch.cat([-b, a], dim=-1) * sin",
     ),
-    gradients=True,
 )
 
 
@@ -221,7 +225,7 @@ APPLY_ROPE = ExerciseSpec(
 def _attention_cases(rng: random.Random) -> list[Case]:
     g = _generator(rng)
     shapes = ((1, 1, 1, 1, 4), (2, 1, 2, 2, 4), (4, 2, 3, 3, 4), (4, 2, 1, 5, 8), (6, 2, 4, 7, 8))
-    return [
+    cases = [
         Case(
             (
                 torch.randn(heads, queries, width, generator=g) * 2,
@@ -232,29 +236,38 @@ def _attention_cases(rng: random.Random) -> list[Case]:
         )
         for heads, groups, queries, keys, width in shapes
     ]
+    q, k, v = (torch.randn(2, heads, 3, 4, generator=g) * 2 for heads in (4, 2, 2))
+    mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    cases.append(Case((q, k, v), "a batch in front: (B, H, T, d)"))
+    cases.append(Case((q[0], k[0], v[0], mask), "a mask of one's own"))
+    cases.append(Case((q, k, v, mask[None, None]), "a batch, and one mask (1, 1, T, S) for all"))
+    return cases
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: bool = True, tile: bool = False, shift: int = 0,
-    top_left: bool = False,
+    q: Tensor, k: Tensor, v: Tensor, own: Tensor | None = None, *, scale: bool = True,
+    tile: bool = False, shift: int = 0, top_left: bool = False,
 ) -> Tensor:  # fmt: skip
     """Attention with one mistake at a time."""
     group = q.shape[-3] // k.shape[-3]
     if tile:
-        k, v = k.repeat(group, 1, 1), v.repeat(group, 1, 1)
+        k, v = torch.cat([k] * group, -3), torch.cat([v] * group, -3)
     else:
         k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
     scores = q @ k.transpose(-2, -1) / (math.sqrt(q.shape[-1]) if scale else 1.0)
     T, S = scores.shape[-2:]
     mask = torch.ones(T, S, dtype=torch.bool).tril((0 if top_left else S - T) + shift)
+    mask = mask if own is None else own
     return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v
 
 
-def _after_softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _after_softmax(q: Tensor, k: Tensor, v: Tensor, own: Tensor | None = None) -> Tensor:
     group = q.shape[-3] // k.shape[-3]
     k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
     weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
-    return weights.tril(weights.shape[-1] - weights.shape[-2]) @ v
+    T, S = weights.shape[-2:]
+    mask = torch.ones(T, S, dtype=torch.bool).tril(S - T) if own is None else own
+    return (weights * mask) @ v
 
 
 GROUPED_QUERY_ATTENTION = ExerciseSpec(
@@ -266,24 +279,24 @@ GROUPED_QUERY_ATTENTION = ExerciseSpec(
     wrong_answers=(
         WrongAnswer(
             "tiled groups",
-            lambda q, k, v: _attend(q, k, v, tile=True),
+            lambda q, k, v, own=None: _attend(q, k, v, own, tile=True),
             "The key heads are tiled (0, 1, 0, 1) where they must be repeated in place "
             "(0, 0, 1, 1): neighbouring query heads share one. See repeat_interleave.",
         ),
         WrongAnswer(
             "no scale",
-            lambda q, k, v: _attend(q, k, v, scale=False),
+            lambda q, k, v, own=None: _attend(q, k, v, own, scale=False),
             "The scores are not divided by sqrt(d): the softmax is too sharp.",
         ),
         WrongAnswer(
             "sees the next token",
-            lambda q, k, v: _attend(q, k, v, shift=1),
+            lambda q, k, v, own=None: _attend(q, k, v, own, shift=1),
             "The mask is shifted by one: a token sees its successor. Training would look "
             "wonderful and generation would fail.",
         ),
         WrongAnswer(
             "mask aligned at the start",
-            lambda q, k, v: _attend(q, k, v, top_left=True),
+            lambda q, k, v, own=None: _attend(q, k, v, own, top_left=True),
             "With more keys than queries the queries are the LAST tokens: query t sees the keys "
             "up to S - T + t. Your mask counts from the start, so cached tokens are hidden.",
         ),
@@ -292,6 +305,12 @@ GROUPED_QUERY_ATTENTION = ExerciseSpec(
             _after_softmax,
             "You set weights to zero after the softmax, so they no longer add up to 1. Put "
             "-infinity into the scores before it.",
+        ),
+        WrongAnswer(
+            "ignores the mask",
+            lambda q, k, v, own=None: _attend(q, k, v),
+            "A mask was handed in and not used: mask_TS, where it is given, takes the place of "
+            "the causal one. In padded batches it keeps the padding out.",
         ),
     ),
     hints=(
@@ -379,13 +398,28 @@ class CountingModel:
 
     def __init__(self, vocabulary: int, salt: int):
         self.vocabulary, self.salt, self.work = vocabulary, salt, 0
+        self.config = ModelConfig(vocabulary, 8, 8, 1, 1, 1, 8, max_position_embeddings=1000)
+
+    def eval(self) -> "CountingModel":
+        return self
 
     def new_cache(self, batch: int = 1, capacity: int | None = None) -> "CountingCache":
-        return CountingCache(capacity or 1000)
+        return CountingCache(capacity or 1000, batch)
 
-    def __call__(self, ids_BT: Tensor, cache: "CountingCache | None" = None) -> Tensor:
+    def __call__(
+        self,
+        ids_BT: Tensor,
+        cache: "CountingCache | None" = None,
+        attention_mask: Tensor | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
         if ids_BT.dim() != 2 or 0 in ids_BT.shape:
             raise ValueError(f"ids have shape {tuple(ids_BT.shape)}: expected (batch, tokens)")
+        if cache is not None and cache.batch != ids_BT.shape[0]:
+            raise ValueError(
+                f"the cache was made for {cache.batch} sequences, the ids are {ids_BT.shape[0]}: "
+                "new_cache(capacity=n) makes room for n tokens"
+            )
         seen = cache.seen if cache is not None else []
         logits = torch.zeros(*ids_BT.shape, self.vocabulary)
         for place, number in enumerate(ids_BT[0].tolist()):
@@ -395,14 +429,14 @@ class CountingModel:
             logits[0, place, mixed % self.vocabulary] = 1.0
         if cache is not None and len(seen) > cache.capacity:
             raise ValueError(f"{len(seen)} tokens do not fit a cache of {cache.capacity}")
-        return logits
+        return logits[:, -1:] if last_only else logits
 
 
 class CountingCache:
     """The ids that a CountingModel has seen."""
 
-    def __init__(self, capacity: int):
-        self.capacity, self.seen = capacity, []
+    def __init__(self, capacity: int, batch: int = 1):
+        self.capacity, self.batch, self.seen = capacity, batch, []
 
     @property
     def length(self) -> int:
