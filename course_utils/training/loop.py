@@ -105,7 +105,11 @@ class TrainingState:
         partial.replace(path)
 
     def load(self, path: Path | str) -> None:
-        """Go on from a saved run; ValueError when the file or its training config does not fit."""
+        """Go on from a saved run.
+
+        Raises ValueError when the file, its training config, or the shape of its model does not
+        fit; the state is then as it was.
+        """
         try:
             with safe_open(path, "pt") as file:
                 config = {key: str(value) for key, value in asdict(self.config).items()}
@@ -114,6 +118,8 @@ class TrainingState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a readable saved run: {error}") from None
+        weights = {n[len("model.") :]: v for n, v in tensors.items() if n.startswith("model.")}
+        _check_shapes(weights, _untied(self.model), path)
         self.losses = tensors.pop("losses").tolist()
         self.generator.set_state(tensors.pop("generator"))
         moments: dict[int, dict[str, Tensor]] = {}
@@ -122,7 +128,6 @@ class TrainingState:
             moments.setdefault(int(number), {})[key] = tensors.pop(name)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        weights = {name.removeprefix("model."): value for name, value in tensors.items()}
         with torch.no_grad():
             for name, weight in _untied(self.model).items():
                 weight.copy_(weights[name])
@@ -131,6 +136,19 @@ class TrainingState:
 def _untied(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, shared ones once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _check_shapes(saved: dict[str, Tensor], own: dict[str, Tensor], path: Path | str) -> None:
+    """ValueError with the first weight that only one side has, or that has two shapes."""
+    for name in [*own, *(name for name in saved if name not in own)]:
+        if name not in saved or name not in own:
+            differs = f"is in {'your model' if name in own else 'the file'} alone"
+        elif saved[name].shape != own[name].shape:
+            shapes = tuple(saved[name].shape), tuple(own[name].shape)
+            differs = f"has shape {shapes[0]} in the file and {shapes[1]} here"
+        else:
+            continue
+        raise ValueError(f"{path} holds another model: {name} {differs}. Load it into that model")
 
 
 def train(

@@ -142,6 +142,30 @@ def test_resuming_with_another_config(saved, change):
     assert state.step == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "weight"),
+    [
+        (
+            {"vocab_size": 17},
+            r"model\.embed_tokens\.weight has shape \(16, 16\) in the file and \(17, 16\) here",
+        ),
+        ({"intermediate_size": 25}, r"layers\.0\.mlp\.gate_proj\.weight has shape \(24, 16\)"),
+        ({"num_hidden_layers": 1}, r"layers\.1\.\S+ is in the file alone"),
+        ({"num_hidden_layers": 3}, r"layers\.2\.\S+ is in your model alone"),
+        ({"tie_word_embeddings": False}, r"lm_head\.weight is in your model alone"),
+    ],
+)
+def test_resuming_with_another_model(saved, change, weight):
+    state = TrainingState(DecoderLM(replace(MODEL, **change), seed=9), CONFIG)
+    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    generator = state.generator.get_state()
+    with pytest.raises(ValueError, match=rf"run\.safetensors holds another model: .*{weight}"):
+        state.load(saved)
+    assert state.step == 0 and torch.equal(state.generator.get_state(), generator)
+    assert state.optimizer.state_dict()["state"] == {}
+    assert all(torch.equal(weights[name], w) for name, w in state.model.state_dict().items())
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_resuming_from_a_truncated_file(saved, share):
     data = saved.read_bytes()
