@@ -4,7 +4,8 @@ A SwiGLU of width F has three matrices, gate, up and down: 3 D F. Of E routed ex
 k; shared experts are used by every token. A correction bias (DeepSeek-V3) shifts which experts are
 chosen and is stored in the checkpoint, although no gradient trains it.
 
-Left out: experts that do nothing (LongCat-Flash), since no family here has them.
+Identity experts (LongCat-Flash) are chosen like others, so the router has rows for them; they have
+no weights. A token that takes some uses fewer parameters: `activated` counts k real experts.
 """
 
 from dataclasses import dataclass
@@ -64,18 +65,21 @@ class MixtureOfExperts:
     expert_bias: bool = False
     shared_bias: bool = False
     expert_input_size: int = 0
+    identity_experts: int = 0
     label: str = "MoE"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_experts_per_tok <= self.num_experts:
+        choices = self.num_experts + self.identity_experts
+        if not 1 <= self.num_experts_per_tok <= choices:
             raise ValueError(
                 f"num_experts_per_tok is {self.num_experts_per_tok}: choose from 1 to "
-                f"{self.num_experts}, the number of experts"
+                f"{choices}, the number of experts"
             )
 
     def weights(self, hidden_size: int) -> list[Weight]:
         """Router, experts, shared experts."""
-        E, k, D = self.num_experts, self.num_experts_per_tok, self.expert_input_size or hidden_size
+        E, D = self.num_experts, self.expert_input_size or hidden_size
+        k = min(self.num_experts_per_tok, E)
         found = self._router(hidden_size)
         if self.expert_input_size:
             found.append(matrix("experts.in_proj", ROUTED, hidden_size, D))
@@ -101,9 +105,10 @@ class MixtureOfExperts:
         return found
 
     def _router(self, hidden_size: int) -> list[Weight]:
-        found = [matrix("router", ROUTER, hidden_size, self.num_experts)]
+        choices = self.num_experts + self.identity_experts
+        found = [matrix("router", ROUTER, hidden_size, choices)]
         if self.router_bias:
-            found.append(vector("router.bias", ROUTER, self.num_experts))
+            found.append(vector("router.bias", ROUTER, choices))
         if self.correction_bias:
-            found.append(vector("e_score_correction_bias", ROUTER, self.num_experts))
+            found.append(vector("e_score_correction_bias", ROUTER, choices))
         return found

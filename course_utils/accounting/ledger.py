@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils.accounting.cache import cache_bytes_per_token, cache_elements_per_token
-from course_utils.accounting.families.dense import read_course
+from course_utils.accounting.families.course import read_course
 from course_utils.accounting.flops import decode_flops
 from course_utils.accounting.reading import Keys
 from course_utils.accounting.spec import ModelSpec

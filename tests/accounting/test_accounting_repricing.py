@@ -31,6 +31,24 @@ def test_a_course_model_by_hand():
     assert dense_parameters(COURSE | {"tie_word_embeddings": False})["head"] == table
 
 
+def test_a_course_model_with_experts_by_hand():
+    experts = {
+        "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 96,
+        "n_shared_experts": 2, "use_shared_expert_gate": True, "first_k_dense_replace": 1,
+        "use_routing_bias": True, "zero_expert_num": 3, "scoring_func": "sigmoid",
+    }  # fmt: skip
+    dense = ledger_row("02", "dense", COURSE | {"moe": None}, 1.5)
+    row = ledger_row("03", "moe", COURSE | {"moe": experts}, 1.5)
+    one, was = 3 * 256 * 96, 3 * 256 * 768
+    beside = 2 * one + 256 + 9 * 256 + 9  # shared experts with their gate, router, its bias
+    assert row.parameters == dense.parameters + 3 * (6 * one + beside - was)
+    assert row.active_parameters == dense.parameters + 3 * (2 * one + beside - was)
+    assert row.flops_per_token == dense.flops_per_token + 2 * 3 * (2 * one + beside - 9 - was)
+    assert row.kv_bytes_per_token == dense.kv_bytes_per_token
+    with pytest.raises(ValueError, match="num_experts is missing"):
+        ledger_row("03", "moe", COURSE | {"moe": {"moe_intermediate_size": 96}}, 1.5)
+
+
 def test_the_row_that_ships_is_a_row():
     (first, *_) = ledger_rows()
     assert (first.chapter, first.parameters) == ("02", 3_935_936)

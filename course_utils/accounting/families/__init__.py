@@ -12,6 +12,7 @@ from typing import Any
 
 from course_utils.accounting.families import (
     bailing,
+    course,
     deepseek,
     dense,
     hybrid,
@@ -23,6 +24,7 @@ from course_utils.accounting.reading import Keys, load
 from course_utils.accounting.spec import ModelSpec
 
 READERS: dict[str, Callable[[Keys], ModelSpec]] = {
+    **course.READERS,
     **dense.READERS,
     **qwen.READERS,
     **deepseek.READERS,
@@ -53,8 +55,8 @@ def read_config(config: "Mapping[str, Any] | str | PathLike[str]") -> ModelSpec:
 
 
 def _model_type(config: Mapping[str, Any]) -> str:
-    if "model_type" not in config and {"use_qk_norm"} <= set(config) <= dense.COURSE_KEYS:
-        return "course"  # the course's own decoder has no model_type
+    if course.is_course(config):
+        return "course"
     found = config.get("model_type")
     if not found or not isinstance(found, str):
         raise ValueError("model_type is missing: add it, such as 'qwen3'")

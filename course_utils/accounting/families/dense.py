@@ -1,24 +1,10 @@
-"""Dense decoders: Llama 3.x, SmolLM2, Qwen1.5, Qwen2, Qwen2.5, Qwen3, and the course's own."""
+"""Dense decoders: Llama 3.x, SmolLM2, Qwen1.5, Qwen2, Qwen2.5, Qwen3."""
 
 from course_utils.accounting.attention import GroupedQueryAttention
 from course_utils.accounting.feed_forward import DenseFeedForward
 from course_utils.accounting.reading import Keys
 from course_utils.accounting.spec import Layer, ModelSpec
 
-COURSE_KEYS = {
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "rope_theta",
-    "tie_word_embeddings",
-    "use_qk_norm",
-}
 # Families whose own default for head_dim is a number, so that a missing one must not be divided.
 WIDTH_NEEDED = ("qwen3", "gpt_oss", "minimax_m")
 
@@ -93,14 +79,8 @@ def read_qwen3(keys: Keys) -> ModelSpec:
     return read_dense(keys, qk_norm="per_head", qkv_bias=bias, o_bias=bias)
 
 
-def read_course(keys: Keys) -> ModelSpec:
-    """The course's decoder: Llama with Qwen3's norms, if `use_qk_norm`."""
-    return read_dense(keys, qk_norm="per_head" if keys.flag("use_qk_norm") else "")
-
-
 READERS = {
     "llama": read_llama,
     "qwen2": read_qwen2,
     "qwen3": read_qwen3,
-    "course": read_course,
 }
