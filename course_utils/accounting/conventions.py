@@ -6,7 +6,7 @@ Left out: rounding, and names ("A10B") that follow no convention.
 Sources: the publishers' own captions, quoted in the catalog entries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 
 from course_utils.accounting.tensors import BIASES, EMBEDDING, HEAD, NORMS, ROUTER, Count, Weight
@@ -62,6 +62,16 @@ def convention(name: str) -> Callable[..., Count]:
     if name not in CONVENTIONS:
         raise ValueError(f"unknown convention {name!r}: choose from {', '.join(CONVENTIONS)}")
     return CONVENTIONS[name]
+
+
+def fitting_conventions(printed: str, counts: Mapping[str, int]) -> list[str]:
+    """The conventions whose count rounds to a figure as printed, in billions, such as "36.7".
+
+    A figure stands for what rounds to it at its own number of decimals: "10" for 9.5 to 10.5.
+    An empty list says that no convention fits: the figure was cut off, or counts something else.
+    """
+    decimals = len(printed.partition(".")[2])
+    return [name for name, count in counts.items() if f"{count / 1e9:.{decimals}f}" == printed]
 
 
 def is_quantized_in_fp8(weight: Weight) -> bool:

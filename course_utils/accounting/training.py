@@ -5,7 +5,11 @@
 MFU is only as good as the count of operations in it: with 6 N D, with causal attention, or with the
 full square of scores, the same run has three of them. Peaks are dense, without structured sparsity.
 Left out: failures, restarts, experiments before the final run, people, power.
+Sources: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, for 6 N D; Chowdhery et al. 2022
+(arXiv 2204.02311), section 4.1 and appendix B, for MFU.
 """
+
+from course_utils.accounting.tensors import Count
 
 SECONDS = 3600
 
@@ -16,12 +20,18 @@ def _positive(**values: float) -> None:
             raise ValueError(f"{name} is {value}: give a number above 0")
 
 
-def gpu_hours(flops: float, peak_flops: float, mfu: float) -> float:
-    """Hours of one chip with `peak_flops` operations a second, of which the share `mfu` is used."""
-    _positive(flops=flops, peak_flops=peak_flops, mfu=mfu)
-    if mfu > 1:
-        raise ValueError(f"mfu is {mfu}: a share, so at most 1")
-    return flops / (peak_flops * mfu) / SECONDS
+def training_cost(
+    count: Count, tokens: float, peak_flops: float, mfu: float, dollars_per_hour: float
+) -> tuple[float, float]:
+    """GPU-hours and dollars of a run, by 6 N D with the parameters that a token uses.
+
+    peak_flops: operations a second of one chip; mfu: the share of them that is used, 0.35 for 35%.
+    """
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu is {mfu}: a share, above 0 and at most 1")
+    flops = 6 * count.activated * tokens
+    hours = flops / (peak_flops * mfu) / 3600
+    return hours, hours * dollars_per_hour
 
 
 def achieved_flops(flops: float, hours: float) -> float:

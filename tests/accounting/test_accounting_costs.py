@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from course_utils.accounting import cache, flops, formats, training
 from course_utils.accounting.catalog import catalog, find
 from course_utils.accounting.spec import ModelSpec
-from course_utils.accounting.tensors import Span
+from course_utils.accounting.tensors import Count, Span
 
 TINY = {
     "model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -184,13 +184,13 @@ def test_one_token_touches_its_experts_and_a_large_batch_all():
 
 
 def test_hours_mfu_and_cost_undo_each_other():
-    hours = training.gpu_hours(3.29e24, 989e12, 0.35)
+    hours = training.training_cost(Count(9, 1), 3.29e24 / 6, 989e12, 0.35, 2)[0]
     assert training.mfu(3.29e24, hours, 989e12) == pytest.approx(0.35)
     assert training.cost(hours, 2) == pytest.approx(2 * hours)
     assert training.days(48, 2) == 1
     assert training.saving(100, 75) == 0.25
     with pytest.raises(ValueError, match=r"mfu is 1\.2: a share"):
-        training.gpu_hours(1, 1, 1.2)
+        training.training_cost(Count(1, 1), 1, 1, 1.2, 2)
     with pytest.raises(ValueError, match="hours is 0"):
         training.cost(0, 2)
     with pytest.raises(ValueError, match="tokens is 0"):
