@@ -22,8 +22,9 @@ class MoEConfig:
     experts give the token back unchanged (LongCat-Flash): they are chosen like others and cost
     nothing. The first `first_k_dense_replace` layers of the model keep their dense part.
 
-    Rule: `scoring_func` makes scores of logits ("softmax_of_chosen" as gpt-oss: top-k of the
-    logits, softmax over the k). The choice is made on score + bias with `use_routing_bias`
+    Rule: the router's linear map has a bias of its own with `router_bias` (gpt-oss).
+    `scoring_func` makes scores of logits ("softmax_of_chosen" as gpt-oss: top-k of the logits,
+    softmax over the k). The choice is made on score + bias with `use_routing_bias`
     (`e_score_correction_bias`), within the `topk_group` best of `n_group` groups, a group being
     judged by `group_score`. Weights are the scores WITHOUT the bias, divided by their sum with
     `norm_topk_prob` (by at least `moe_norm_min`), times `routed_scaling_factor`. The first
@@ -38,6 +39,7 @@ class MoEConfig:
     use_shared_expert_gate: bool = False
     zero_expert_num: int = 0
     first_k_dense_replace: int = 0
+    router_bias: bool = False
     scoring_func: str = "softmax"
     use_routing_bias: bool = False
     n_group: int = 1
@@ -54,6 +56,13 @@ class MoEConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is {value!r}: it must be a whole number >= {least}")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be True or False")
+        for name in ("moe_norm_min", "routed_scaling_factor"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"{name} is {value!r}: it must be a number > 0")
         self._check_choice()
         self._check_groups()
 
@@ -83,6 +92,11 @@ class MoEConfig:
             raise ValueError(
                 f"n_group {self.n_group} must divide the {self.num_choices} experts, and "
                 f"topk_group {self.topk_group} must not exceed it"
+            )
+        if self.group_score == "top2_sum" and self.n_group == self.num_choices:
+            raise ValueError(
+                f"n_group {self.n_group} leaves one expert a group, and group_score 'top2_sum' "
+                "needs two: lower n_group, or take 'max'"
             )
         if self.num_experts_per_tok > self.topk_group * (self.num_choices // self.n_group):
             raise ValueError(
@@ -118,3 +132,4 @@ _LEAST = {
     "topk_group": 1,
     "num_hash_layers": 0,
 }
+_FLAGS = ("use_shared_expert_gate", "router_bias", "use_routing_bias", "norm_topk_prob")
