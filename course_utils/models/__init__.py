@@ -2,6 +2,13 @@
 
 from course_utils.models.checkpoints import load_checkpoint, save_checkpoint, shipped
 from course_utils.models.config import ModelConfig
-from course_utils.models.decoder import DecoderLM
+from course_utils.models.decoder import DecoderLM, moe_layers
 
-__all__ = ["DecoderLM", "ModelConfig", "load_checkpoint", "save_checkpoint", "shipped"]
+__all__ = [
+    "DecoderLM",
+    "ModelConfig",
+    "load_checkpoint",
+    "moe_layers",
+    "save_checkpoint",
+    "shipped",
+]

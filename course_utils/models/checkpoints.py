@@ -1,6 +1,7 @@
 """Checkpoints of the course: safetensors with the config and the lineage in the header.
 
-What ships is stored in bfloat16, half the bytes, and computed in float32. The names of the weights
+What ships is stored in bfloat16, half the bytes, and computed in float32; the routing bias of an MoE
+layer, made of many small steps, keeps 32 bits. The names of the weights
 are those of `transformers`; the header's metadata holds `config` (JSON) and `lineage` (JSON:
 recipe, data, seed, measured losses), so that one file is enough to know what it is.
 """
@@ -24,7 +25,7 @@ def save_checkpoint(
     """Write the model's weights in `dtype`, with its config and lineage; a tied head is left
     out."""
     tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
+        name: tensor.detach().to("cpu", kept_dtype(name, dtype)).contiguous()
         for name, tensor in model.state_dict().items()
         if not (name == "lm_head.weight" and model.config.tie_word_embeddings)
     }
@@ -36,6 +37,12 @@ def save_checkpoint(
     partial = Path(path).with_suffix(".partial")
     save_file(tensors, partial, header)
     partial.replace(path)
+
+
+def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of a weight where weights have `dtype`: at least 32 bits for a routing bias."""
+    exact = name.endswith("e_score_correction_bias")
+    return torch.promote_types(dtype, torch.float32) if exact else dtype
 
 
 def read_header(path: Path | str) -> dict:
@@ -51,7 +58,8 @@ def read_header(path: Path | str) -> dict:
 
 
 def load_checkpoint(path: Path | str, dtype: torch.dtype = torch.float32, **parts) -> DecoderLM:
-    """The model of a checkpoint, ready to run. `parts` (norm, rope, attend) go to `DecoderLM`.
+    """The model of a checkpoint, ready to run. `parts` (norm, rope, attend, route,
+    dispatch) go to `DecoderLM`.
 
     Raises ValueError for a missing, truncated or foreign file, naming it.
     """
@@ -59,7 +67,8 @@ def load_checkpoint(path: Path | str, dtype: torch.dtype = torch.float32, **part
     with torch.device("meta"):
         model = DecoderLM(config, **parts)
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name).to(dtype) for name in file.keys()}
+        names = file.keys()
+        tensors = {name: file.get_tensor(name).to(kept_dtype(name, dtype)) for name in names}
     install(model, tensors, path)
     return model.eval()
 

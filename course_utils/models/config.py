@@ -7,13 +7,16 @@ once, so that the model code needs no checks.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from course_utils.moe import MoEConfig
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A dense decoder of the Llama and Qwen3 family. Raises ValueError on values that cannot be.
+    """A decoder of the Llama and Qwen3 family. Raises ValueError on values that cannot be.
 
     head_dim 0 means hidden_size / num_attention_heads. `use_qk_norm` is Qwen3's RMSNorm on every
-    query and key head; Llama and SmolLM2 have none.
+    query and key head; Llama and SmolLM2 have none. With `moe`, the layers from its
+    `first_k_dense_replace` on have experts in place of the MLP; None is a dense model.
     """
 
     vocab_size: int
@@ -28,6 +31,7 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     tie_word_embeddings: bool = True
     use_qk_norm: bool = True
+    moe: MoEConfig | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -42,6 +46,7 @@ class ModelConfig:
                 "both must be positive"
             )
         self._check_heads()
+        self._check_moe()
 
     def _check_heads(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -60,6 +65,17 @@ class ModelConfig:
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}: RoPE needs an even number")
 
+    def _check_moe(self) -> None:
+        if self.moe is None:
+            return
+        if not isinstance(self.moe, MoEConfig):
+            raise ValueError(f"moe is {self.moe!r}: it must be an MoEConfig, or None")
+        if self.moe.first_k_dense_replace > self.num_hidden_layers:
+            raise ValueError(
+                f"first_k_dense_replace {self.moe.first_k_dense_replace} is more than the "
+                f"{self.num_hidden_layers} layers there are"
+            )
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Build from a dict; an unknown or missing key raises ValueError that names it."""
@@ -68,11 +84,16 @@ class ModelConfig:
             raise ValueError(
                 f"unknown config key {unknown[0]!r}: known are {', '.join(sorted(known))}"
             )
+        if isinstance(moe := values.get("moe"), dict):
+            values = values | {"moe": MoEConfig.from_dict(moe)}
         try:
             return cls(**values)
         except TypeError as error:
             raise ValueError(f"incomplete config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys and values, ready for JSON."""
-        return asdict(self)
+        """All keys and values, ready for JSON; a dense model has no key `moe`."""
+        values = asdict(self)
+        if self.moe is None:
+            del values["moe"]
+        return values

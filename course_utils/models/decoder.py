@@ -1,12 +1,15 @@
-"""The baseline of the course: a decoder-only transformer as today's small open models are built.
+"""The model of the course: a decoder-only transformer as today's small open models are built.
 
 Each layer adds two things to the stream of token vectors: what attention gathers from earlier
 tokens, and what the feed-forward part makes of the token itself. Both read a normalised copy. At
-the end a last norm and the head give a score (logit) for every token of the vocabulary.
+the end a last norm and the head give a score (logit) for every token of the vocabulary. The
+feed-forward part is an MLP, or experts from layer `first_k_dense_replace` on if the config has
+`moe`.
 
 The weights carry the names that `transformers` gives them, so that a checkpoint of
-`LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. Three parts
-are arguments: `norm`, `rope` and `attend` may be the course's functions or the learner's.
+`LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. The parts
+`norm`, `rope`, `attend`, `route` and `dispatch` are arguments: the course's functions or the
+learner's.
 
 Left out: dropout (open models are trained without), biases (Qwen3 and Llama dropped them).
 """
@@ -26,12 +29,15 @@ from course_utils.attention import (
 )
 from course_utils.layers import MLP, RMSNorm, apply_rope, linear, rms_norm, rope_tables
 from course_utils.models.config import ModelConfig
+from course_utils.moe import MoE, route
 
 
 class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), where mlp is one MLP or a layer of experts."""
 
-    def __init__(self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable):
+    def __init__(
+        self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable, mlp: nn.Module
+    ):
         super().__init__()
         self.self_attn = GroupedQueryAttention(
             config.hidden_size,
@@ -44,7 +50,7 @@ class DecoderLayer(nn.Module):
             rope,
             attend,
         )
-        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.mlp = mlp
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
 
@@ -53,15 +59,23 @@ class DecoderLayer(nn.Module):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
+def feed_forward(config: ModelConfig, layer: int, **experts) -> nn.Module:
+    """The MLP or the MoE of one layer; `experts` (route, dispatch) go to `MoE`."""
+    if config.moe is None or layer < config.moe.first_k_dense_replace:
+        return MLP(config.hidden_size, config.intermediate_size)
+    return MoE(config.hidden_size, config.moe, **experts)
+
+
 class Decoder(nn.Module):
     """Embedding, layers, last norm: token ids in, token vectors out."""
 
-    def __init__(self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable):
+    def __init__(
+        self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable, **experts
+    ):
         super().__init__()
+        mlps = [feed_forward(config, n, **experts) for n in range(config.num_hidden_layers)]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config, norm, rope, attend) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(config, norm, rope, attend, mlp) for mlp in mlps)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
 
 
@@ -75,11 +89,13 @@ class DecoderLM(nn.Module):
         norm: Callable = rms_norm,
         rope: Callable = apply_rope,
         attend: Callable = fused_attention,
+        route: Callable = route,
+        dispatch: Callable | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.config = config
-        self.model = Decoder(config, norm, rope, attend)
+        self.model = Decoder(config, norm, rope, attend, route=route, dispatch=dispatch)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -90,11 +106,11 @@ class DecoderLM(nn.Module):
     def initialize(self, seed: int) -> None:
         """Normal weights of deviation 0.02; those that write to the stream are scaled down.
 
-        2L projections add to the stream, so each starts smaller by sqrt(2L), as in GPT-2 (Radford
+        2L parts add to the stream, so the last projection of each starts smaller by sqrt(2L), as in GPT-2 (Radford
         et al. 2019, section 2.3). The same seed gives the same weights on every machine.
         """
         generator = torch.Generator().manual_seed(seed)
-        writers = ("o_proj.weight", "down_proj.weight")
+        writers = ("o_proj.weight", "down_proj.weight", "w_down_EFD")
         for name, weight in self.named_parameters():
             if weight.dim() == 1:
                 weight.fill_(1.0)
@@ -193,3 +209,19 @@ class DecoderLM(nn.Module):
             return total
         tables = {id(w): w.numel() for w in (self.model.embed_tokens.weight, self.lm_head.weight)}
         return total - sum(tables.values())
+
+    def activated_parameters(self, embedding: bool = True) -> int:
+        """Numbers that one token uses: of each layer's routed experts k of E, all else whole.
+
+        As published counts do, every place of a token is counted as a real expert.
+        """
+        total = self.count_parameters(embedding)
+        for layer in moe_layers(self):
+            one = sum(weight[0].numel() for weight in layer.experts.parameters())
+            total -= max(0, layer.config.num_experts - layer.config.num_experts_per_tok) * one
+        return total
+
+
+def moe_layers(model: nn.Module) -> list[MoE]:
+    """The model's layers of experts, first to last; a dense model has none."""
+    return [part for part in model.modules() if isinstance(part, MoE)]

@@ -1,0 +1,116 @@
+"""Experts of an MoE layer, and four ways to bring the tokens to them.
+
+An expert is a SwiGLU block; E of them are stored as three stacked weights, so that one tensor holds
+what belongs together. All functions here have one signature and give one result, in value and in
+gradient: the sum over a token's experts of weight * expert(token). They differ in the order of the
+work. An index of E or more is an identity expert: it gives the token back, and costs no product.
+
+`experts_dense` computes every expert for every token. `experts_loop` asks each expert for its
+tokens. `experts_sorted` sorts the pairs (token, expert) by expert, so that each expert has one
+block of rows. `experts_grouped` leaves the loop over the blocks to one kernel. The layer's
+default, `segments.experts_fast`, is the same sorted plan with its own backward pass.
+
+Left out: experts with biases, and kernels that never write the sorted rows to memory (MegaBlocks,
+Gale et al. 2022, section 4). Source: Shazeer et al. 2017, equation 1, with SwiGLU experts as in
+Jiang et al. 2024, "Mixtral of Experts", section 2.1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from course_utils.layers import swiglu
+
+
+def expert(x_TD: Tensor, w_gate_DF: Tensor, w_up_DF: Tensor, w_down_FD: Tensor) -> Tensor:
+    """One expert: SwiGLU between two widths, x (T, D) to (T, D)."""
+    return swiglu(x_TD @ w_gate_DF, x_TD @ w_up_DF) @ w_down_FD
+
+
+def experts_dense(
+    x_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """Every expert for every token, as one large product; weight 0 where not chosen."""
+    E, D, width = w_gate_EDF.shape
+    choices = max(E, int(experts_TK.max()) + 1) if experts_TK.numel() else E
+    mix_TE = weights_TK.new_zeros(len(x_TD), choices).scatter_add(1, experts_TK, weights_TK)
+    gate_TEF = (x_TD @ w_gate_EDF.transpose(0, 1).reshape(D, -1)).view(-1, E, width)
+    up_TEF = (x_TD @ w_up_EDF.transpose(0, 1).reshape(D, -1)).view(-1, E, width)
+    hidden_TEF = swiglu(gate_TEF, up_TEF) * mix_TE[:, :E, None]
+    y_TD = hidden_TEF.flatten(1) @ w_down_EFD.reshape(-1, D)
+    return y_TD + mix_TE[:, E:].sum(1, keepdim=True) * x_TD
+
+
+def experts_loop(
+    x_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """One expert after another: find its tokens, compute them, add them where they belong."""
+    E = len(w_gate_EDF)
+    y_TD = x_TD * (weights_TK * (experts_TK >= E)).sum(1, keepdim=True)
+    for e in range(E):
+        tokens, place = torch.where(experts_TK == e)
+        if len(tokens):
+            out = expert(x_TD[tokens], w_gate_EDF[e], w_up_EDF[e], w_down_EFD[e])
+            y_TD = y_TD.index_add(0, tokens, weights_TK[tokens, place, None] * out)
+    return y_TD
+
+
+def experts_sorted(
+    x_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+) -> Tensor:
+    """Sort the T * K pairs by expert: each expert then has one block of neighbouring rows."""
+    E, K = len(w_gate_EDF), experts_TK.shape[1]
+    order_S = experts_TK.flatten().argsort(stable=True)
+    rows_SD = x_TD[order_S // K]  # pair s belongs to token s // K
+    counts = experts_TK.flatten().bincount(minlength=E).tolist()
+    blocks = rows_SD.split([*counts[:E], sum(counts[E:])])
+    weights = zip(w_gate_EDF, w_up_EDF, w_down_EFD, strict=True)
+    done = [expert(b, *w) if len(b) else b for b, w in zip(blocks[:E], weights, strict=True)]
+    out_SD = torch.cat([*done, blocks[E]]) * weights_TK.flatten()[order_S, None]
+    return torch.zeros_like(x_TD).index_add(0, order_S // K, out_SD)
+
+
+def experts_grouped(
+    x_TD: Tensor,
+    experts_TK: Tensor,
+    weights_TK: Tensor,
+    w_gate_EDF: Tensor,
+    w_up_EDF: Tensor,
+    w_down_EFD: Tensor,
+    identity: bool = True,
+) -> Tensor:
+    """The sorted plan with one grouped product in place of the loop; nothing waits for the device.
+
+    Rows behind the last real expert's are not computed, and masked. `identity=False` promises
+    that there are none, and saves the masks. D and F must be multiples of 16 bytes.
+    """
+    E, (T, K) = len(w_gate_EDF), experts_TK.shape
+    sorted_S, order_S = experts_TK.flatten().sort(stable=True)
+    ends_E = torch.searchsorted(sorted_S, torch.arange(E, device=x_TD.device), right=True).int()
+    rows_SD = tokens_SD = x_TD[order_S // K]
+    spare_S1 = (sorted_S >= E)[:, None]
+    if identity:
+        rows_SD = tokens_SD.masked_fill(spare_S1, 0)  # their gradient, not computed either, is 0
+    gate_SF = F.grouped_mm(rows_SD, w_gate_EDF, offs=ends_E)
+    up_SF = F.grouped_mm(rows_SD, w_up_EDF, offs=ends_E)
+    hidden_SF = swiglu(gate_SF, up_SF)
+    out_SD = F.grouped_mm(hidden_SF, w_down_EFD, offs=ends_E)
+    if identity:
+        out_SD = torch.where(spare_S1, tokens_SD, out_SD)
+    out_TKD = out_SD[order_S.argsort()].view(T, K, x_TD.shape[1])
+    return (weights_TK[:, None] @ out_TKD)[:, 0]
