@@ -1,9 +1,10 @@
 """Checkpoints of the course: safetensors with the config and the lineage in the header.
 
-What ships is stored in bfloat16, half the bytes, and computed in float32; the routing bias of an MoE
-layer, made of many small steps, keeps 32 bits. The names of the weights
-are those of `transformers`; the header's metadata holds `config` (JSON) and `lineage` (JSON:
-recipe, data, seed, measured losses), so that one file is enough to know what it is.
+What ships is stored in bfloat16, half the bytes, and computed in float32; the routing bias of an
+MoE layer, a sum of many small steps, keeps 32 bits. The names of the weights are those of
+`transformers` (stacked experts have the course's); the header's metadata holds `config` (JSON) and
+`lineage` (JSON: recipe, data, seed, measured losses), so that one file is enough to know what it
+is.
 """
 
 import json

@@ -106,8 +106,9 @@ class DecoderLM(nn.Module):
     def initialize(self, seed: int) -> None:
         """Normal weights of deviation 0.02; those that write to the stream are scaled down.
 
-        2L parts add to the stream, so the last projection of each starts smaller by sqrt(2L), as in GPT-2 (Radford
-        et al. 2019, section 2.3). The same seed gives the same weights on every machine.
+        2L parts add to the stream, so the last projection of each starts smaller by sqrt(2L), as in
+        GPT-2 (Radford et al. 2019, section 2.3). The same seed gives the same weights on every
+        machine.
         """
         generator = torch.Generator().manual_seed(seed)
         writers = ("o_proj.weight", "down_proj.weight", "w_down_EFD")

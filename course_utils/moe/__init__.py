@@ -18,12 +18,22 @@ from course_utils.moe.experts import (
 from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
 from course_utils.moe.routing import Routing, route, route_top_k
+from course_utils.moe.segments import experts_fast
 
 __all__ = [
+    "MoE",
     "MoEConfig",
     "Routing",
+    "beyond_capacity",
+    "drop",
     "dropped_share",
+    "expert_capacity",
     "expert_counts",
+    "experts_dense",
+    "experts_fast",
+    "experts_grouped",
+    "experts_loop",
+    "experts_sorted",
     "load_balancing_loss",
     "load_entropy",
     "max_violation",
