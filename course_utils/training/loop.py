@@ -11,7 +11,7 @@ mixed precision beyond an `autocast` switch for GPUs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -157,6 +157,8 @@ def train(
     config: TrainingConfig,
     *,
     loss_function: Callable[[Tensor, Tensor], Tensor] = next_token_loss,
+    extra_losses: Sequence[Callable[[nn.Module], Tensor]] = (),
+    after_step: Sequence[Callable[[nn.Module], None]] = (),
     state: TrainingState | None = None,
     until: int | None = None,
     autocast: bool = False,
@@ -167,6 +169,12 @@ def train(
     The model runs where its weights are. `state` goes on with an earlier run, `until` stops before
     that step. `autocast` computes matrix products in bfloat16 (for GPUs). Raises ValueError when
     the loss is no longer a number, with the step.
+
+    Each of `extra_losses` is called with the model after its forward pass; what they return is
+    added to what the gradient is taken of, and not to the losses that are recorded, so that runs
+    with and without them compare. Each of `after_step` is called with the model after the
+    optimizer's step, in order: to look, or to change what no gradient changes.
+    `training.moe_balance` has such functions for models with experts.
     """
     state = state or TrainingState(model, config)
     device = next(model.parameters()).device
@@ -178,14 +186,19 @@ def train(
         ids_BT = draw_windows(stream_N, config.batch, config.length, state.generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = loss_function(model(ids_BT), ids_BT)
+            total = sum((extra(model) for extra in extra_losses), loss)
         value = _finite(loss, step)
-        loss.backward()
+        if extra_losses:
+            _finite(total, step)
+        total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.losses.append(value)
+        for look in after_step:
+            look(model)
         if step % 10 == 0:
             bar.set_postfix(loss=f"{state.losses[-1]:.3f}")
     model.eval()
