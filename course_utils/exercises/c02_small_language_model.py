@@ -1,17 +1,23 @@
-"""The exercises of chapter 02: from bits per byte to generation with a cache."""
+"""The exercises of chapter 02: from bits per byte to generation with a cache.
+
+The wrong answers stand in the files `_c02_*_mistakes.py` beside this one.
+"""
 
 import math
 import random
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from course_utils.attention import grouped_query_attention
-from course_utils.exercises.spec import Case, ExerciseSpec, WrongAnswer
+from course_utils.exercises import _c02_attention_mistakes as attention_mistakes
+from course_utils.exercises import _c02_generation_mistakes as generation_mistakes
+from course_utils.exercises import _c02_loss_mistakes as loss_mistakes
+from course_utils.exercises import _c02_mistakes as mistakes
+from course_utils.exercises._c02_counting_model import CountingModel
+from course_utils.exercises.spec import Case, ExerciseSpec
+from course_utils.exercises.words import count
 from course_utils.generation import generate_greedy
 from course_utils.layers import apply_rope, rms_norm, rope_tables
-from course_utils.models import ModelConfig
 from course_utils.training import bits_per_byte, next_token_loss
 
 
@@ -40,31 +46,7 @@ BITS_PER_BYTE = ExerciseSpec(
     why="It is the one loss that compares models with different tokenizers.",
     reference=bits_per_byte,
     cases=_bits_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "still nats",
-            lambda nats, tokens, text_bytes: nats * tokens / text_bytes,
-            "The total is still in nats. One bit is ln 2 = 0.693 nats: divide by it.",
-        ),
-        WrongAnswer(
-            "per token",
-            lambda nats, tokens, text_bytes: nats / math.log(2),
-            "These are bits per token. A tokenizer with longer tokens would look worse. "
-            "Spread the loss of all tokens over all bytes.",
-        ),
-        WrongAnswer(
-            "ratio upside down",
-            lambda nats, tokens, text_bytes: nats * text_bytes / (tokens * math.log(2)),
-            "Bytes and tokens have changed places: the loss of `tokens` tokens is shared by "
-            "`text_bytes` bytes, so tokens stand above the line.",
-        ),
-        WrongAnswer(
-            "times ln 2",
-            lambda nats, tokens, text_bytes: nats * math.log(2) * tokens / text_bytes,
-            "You multiply by ln 2. A nat is larger than a bit (1.443 bits), so the number in bits "
-            "must be larger: divide by ln 2.",
-        ),
-    ),
+    wrong_answers=mistakes.BITS_PER_BYTE,
     hints=(
         "How many nats does the whole text cost, all tokens together?",
         "Turn nats into bits: a coin toss is 1 bit and ln 2 nats.",
@@ -91,51 +73,13 @@ def _norm_cases(rng: random.Random) -> list[Case]:
     ]
 
 
-def _scaled(x: Tensor, denominator: Tensor, weight: Tensor) -> Tensor:
-    return weight * x / denominator
-
-
 RMS_NORM = ExerciseSpec(
     name="c02.rms_norm",
     title="RMSNorm",
     why="It stands before every attention and every feed-forward part of today's open models.",
     reference=rms_norm,
     cases=_norm_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "eps outside the root",
-            lambda x, w, eps=1e-6: _scaled(x, x.pow(2).mean(-1, keepdim=True).sqrt() + eps, w),
-            "Is your eps inside the square root? It is added to the mean square, before the root: "
-            "for small vectors the two differ a lot.",
-        ),
-        WrongAnswer(
-            "no eps",
-            lambda x, w, eps=1e-6: _scaled(x, x.pow(2).mean(-1, keepdim=True).sqrt(), w),
-            "eps is missing: a token of zeros divides zero by zero and gives NaN.",
-        ),
-        WrongAnswer(
-            "subtracts the mean",
-            lambda x, w, eps=1e-6: F.layer_norm(x, x.shape[-1:], w, None, eps),
-            "This is LayerNorm: it subtracts the mean first. RMSNorm leaves the mean where it is.",
-        ),
-        WrongAnswer(
-            "sum instead of mean",
-            lambda x, w, eps=1e-6: _scaled(x, (x.pow(2).sum(-1, keepdim=True) + eps).sqrt(), w),
-            "You divide by the length of the vector, so it comes out with length 1. Divide by the "
-            "root of the MEAN square: it comes out with length sqrt(D).",
-        ),
-        WrongAnswer(
-            "over the tokens",
-            lambda x, w, eps=1e-6: _scaled(x, (x.pow(2).mean(-2, keepdim=True) + eps).sqrt(), w),
-            "The mean runs over the tokens. Each token is normalised by itself, over its channels: "
-            "the last dimension.",
-        ),
-        WrongAnswer(
-            "forgets the weight",
-            lambda x, w, eps=1e-6: x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt(),
-            "The learned weight is missing: after the division every channel is multiplied by it.",
-        ),
-    ),
+    wrong_answers=mistakes.RMS_NORM,
     hints=(
         "Square, mean, root: the name says it in reverse order.",
         "x_TD.pow(2).mean(-1, keepdim=True) has shape (T, 1), so it divides every channel of a "
@@ -155,25 +99,13 @@ def _rope_cases(rng: random.Random) -> list[Case]:
     for heads, tokens, width, first in ((1, 1, 2, 1), (1, 2, 4, 0), (2, 3, 8, 5), (3, 5, 16, 40)):
         cos, sin = rope_tables(torch.arange(first, first + tokens), width)
         x = torch.randn(heads, tokens, width, generator=g)
-        cases.append(
-            Case((x, cos, sin), f"{tokens} tokens from position {first}, head_dim {width}")
-        )
+        says = f"{count(tokens, 'token')} from position {first}, head_dim {width}"
+        cases.append(Case((x, cos, sin), says))
     cos, sin = rope_tables(torch.arange(3), 4)
     cases.append(Case((torch.randn(3, 4, generator=g), cos, sin), "no heads in front: (T, d)"))
     batch = torch.randn(2, 2, 3, 4, generator=g)
     cases.append(Case((batch, cos, sin), "a batch in front: (B, H, T, d)"))
     return cases
-
-
-def _interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    a, b, c, s = x[..., ::2], x[..., 1::2], cos[..., :half], sin[..., :half]
-    return torch.stack([a * c - b * s, b * c + a * s], dim=-1).flatten(-2)
-
-
-def _halves(x: Tensor, first_sign: int, second_sign: int, swap: bool = True) -> Tensor:
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([first_sign * b, second_sign * a] if swap else [-a, b], dim=-1)
 
 
 APPLY_ROPE = ExerciseSpec(
@@ -182,35 +114,7 @@ APPLY_ROPE = ExerciseSpec(
     why="With the wrong pairs a model stays fluent and forgets where things were: hard to find.",
     reference=apply_rope,
     cases=_rope_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "interleaved pairs",
-            _interleaved,
-            "You pair neighbouring channels (0, 1), (2, 3): the interleaved form of the paper and "
-            "of GGUF files. These weights expect half-split pairs: channel i with i + d/2.",
-        ),
-        WrongAnswer(
-            "turns backwards",
-            lambda x, cos, sin: x * cos + _halves(x, 1, -1) * sin,
-            "You turn by the negative angle: the minus belongs to the second half, which moves to "
-            "the front: (-b, a).",
-        ),
-        WrongAnswer(
-            "no minus",
-            lambda x, cos, sin: x * cos + _halves(x, 1, 1) * sin,
-            "A minus is missing, so the pairs are not turned but stretched: a cos - b sin.",
-        ),
-        WrongAnswer(
-            "halves not swapped",
-            lambda x, cos, sin: x * cos + _halves(x, 1, 1, swap=False) * sin,
-            "The halves must change places: the first half gets -b, the second half gets a.",
-        ),
-        WrongAnswer(
-            "sine and cosine swapped",
-            lambda x, cos, sin: x * sin + _halves(x, -1, 1) * cos,
-            "Sine and cosine have changed places: at position 0 (cos 1, sin 0) nothing may move.",
-        ),
-    ),
+    wrong_answers=mistakes.APPLY_ROPE,
     hints=(
         "A turn in the plane takes (a, b) to (a cos - b sin, b cos + a sin).",
         "a is the first half of the channels, b the second: x_HTd.chunk(2, dim=-1).",
@@ -232,42 +136,20 @@ def _attention_cases(rng: random.Random) -> list[Case]:
                 torch.randn(groups, keys, width, generator=g) * 2,
                 torch.randn(groups, keys, width, generator=g),
             ),
-            f"{heads} query heads on {groups} key-value heads, {queries} queries, {keys} keys",
+            f"{count(heads, 'query head')} on {count(groups, 'key-value head')}, "
+            f"{count(queries, 'query', 'queries')}, {count(keys, 'key')}",
         )
         for heads, groups, queries, keys, width in shapes
     ]
     q, k, v = (torch.randn(2, heads, 3, 4, generator=g) * 2 for heads in (4, 2, 2))
     mask = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    large = torch.tensor([[[20.0, 0, 0, 0], [-20, 0, 0, 0]]])  # 20 * 20 / sqrt(4) = 200
+    says = "scores of 200 and -200; exp(200) is infinite in float32"
+    cases.append(Case((large, large, v[0, :1, :2]), says))
     cases.append(Case((q, k, v), "a batch in front: (B, H, T, d)"))
     cases.append(Case((q[0], k[0], v[0], mask), "a mask of one's own"))
     cases.append(Case((q, k, v, mask[None, None]), "a batch, and one mask (1, 1, T, S) for all"))
     return cases
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, own: Tensor | None = None, *, scale: bool = True,
-    tile: bool = False, shift: int = 0, top_left: bool = False,
-) -> Tensor:  # fmt: skip
-    """Attention with one mistake at a time."""
-    group = q.shape[-3] // k.shape[-3]
-    if tile:
-        k, v = torch.cat([k] * group, -3), torch.cat([v] * group, -3)
-    else:
-        k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    scores = q @ k.transpose(-2, -1) / (math.sqrt(q.shape[-1]) if scale else 1.0)
-    T, S = scores.shape[-2:]
-    mask = torch.ones(T, S, dtype=torch.bool).tril((0 if top_left else S - T) + shift)
-    mask = mask if own is None else own
-    return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v
-
-
-def _after_softmax(q: Tensor, k: Tensor, v: Tensor, own: Tensor | None = None) -> Tensor:
-    group = q.shape[-3] // k.shape[-3]
-    k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
-    T, S = weights.shape[-2:]
-    mask = torch.ones(T, S, dtype=torch.bool).tril(S - T) if own is None else own
-    return (weights * mask) @ v
 
 
 GROUPED_QUERY_ATTENTION = ExerciseSpec(
@@ -276,43 +158,7 @@ GROUPED_QUERY_ATTENTION = ExerciseSpec(
     why="It is where tokens meet, and what the cache of every open model is sized by.",
     reference=grouped_query_attention,
     cases=_attention_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "tiled groups",
-            lambda q, k, v, own=None: _attend(q, k, v, own, tile=True),
-            "The key heads are tiled (0, 1, 0, 1) where they must be repeated in place "
-            "(0, 0, 1, 1): neighbouring query heads share one. See repeat_interleave.",
-        ),
-        WrongAnswer(
-            "no scale",
-            lambda q, k, v, own=None: _attend(q, k, v, own, scale=False),
-            "The scores are not divided by sqrt(d): the softmax is too sharp.",
-        ),
-        WrongAnswer(
-            "sees the next token",
-            lambda q, k, v, own=None: _attend(q, k, v, own, shift=1),
-            "The mask is shifted by one: a token sees its successor. Training would look "
-            "wonderful and generation would fail.",
-        ),
-        WrongAnswer(
-            "mask aligned at the start",
-            lambda q, k, v, own=None: _attend(q, k, v, own, top_left=True),
-            "With more keys than queries the queries are the LAST tokens: query t sees the keys "
-            "up to S - T + t. Your mask counts from the start, so cached tokens are hidden.",
-        ),
-        WrongAnswer(
-            "masked after the softmax",
-            _after_softmax,
-            "You set weights to zero after the softmax, so they no longer add up to 1. Put "
-            "-infinity into the scores before it.",
-        ),
-        WrongAnswer(
-            "ignores the mask",
-            lambda q, k, v, own=None: _attend(q, k, v),
-            "A mask was handed in and not used: mask_TS, where it is given, takes the place of "
-            "the causal one. In padded batches it keeps the padding out.",
-        ),
-    ),
+    wrong_answers=attention_mistakes.GROUPED_QUERY_ATTENTION,
     hints=(
         "Four steps: give every query head its key head, score, mask, mix the values.",
         "repeat_interleave(H // G, dim=-3) gives heads 0 and 1 the first key head, 2 and 3 the "
@@ -333,8 +179,13 @@ def _loss_cases(rng: random.Random) -> list[Case]:
     for batch, tokens, vocabulary in ((1, 2, 3), (1, 3, 4), (2, 3, 5), (3, 6, 11)):
         logits = torch.randn(batch, tokens, vocabulary, generator=g) * 2
         ids = torch.randint(vocabulary, (batch, tokens), generator=g)
-        cases.append(Case((logits, ids), f"{batch} x {tokens} tokens, vocabulary {vocabulary}"))
-    return cases
+        says = f"{count(batch, 'sequence')} of {tokens} tokens, vocabulary {vocabulary}"
+        cases.append(Case((logits, ids), says))
+    logits = torch.tensor([[[200.0, -200, 0], [0, 0, 0]]])
+    sure = "logits of 200 and -200, the likeliest token came; exp(200) is infinite in float32"
+    wrong = "logits of 200 and -200, the unlikeliest token came; exp(-400) is 0 in float32"
+    cases.append(Case((logits, torch.tensor([[2, 0]])), sure))
+    return [*cases, Case((logits, torch.tensor([[2, 1]])), wrong)]
 
 
 NEXT_TOKEN_LOSS = ExerciseSpec(
@@ -343,41 +194,7 @@ NEXT_TOKEN_LOSS = ExerciseSpec(
     why="One position too early or too late, and the model learns to copy instead of to predict.",
     reference=next_token_loss,
     cases=_loss_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "no shift",
-            lambda logits, ids: F.cross_entropy(logits.flatten(0, 1), ids.flatten()),
-            "The logits at position t are compared with token t, which the model has just read. "
-            "It would learn to copy. Compare them with token t + 1.",
-        ),
-        WrongAnswer(
-            "shifted backwards",
-            lambda logits, ids: F.cross_entropy(logits[:, 1:].flatten(0, 1), ids[:, :-1].flatten()),
-            "Shifted the wrong way: the model is asked for the token BEFORE. Drop the last logits "
-            "and the first ids.",
-        ),
-        WrongAnswer(
-            "rolled around",
-            lambda logits, ids: F.cross_entropy(logits.flatten(0, 1), ids.roll(-1, 1).flatten()),
-            "The last position is asked for the first token of the sequence (roll wraps around). "
-            "Nobody knows the token after the last: leave that position out.",
-        ),
-        WrongAnswer(
-            "sum",
-            lambda logits, ids: F.cross_entropy(
-                logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
-            ),
-            "This is the sum over all predictions. The mean does not change with the batch size, "
-            "so that one learning rate fits all.",
-        ),
-        WrongAnswer(
-            "softmax twice",
-            lambda logits, ids: F.cross_entropy(
-                logits[:, :-1].flatten(0, 1).softmax(-1), ids[:, 1:].flatten()
-            ),
-            "F.cross_entropy takes logits and applies the softmax itself: yours is applied twice.",
-        ),
-    ),
+    wrong_answers=loss_mistakes.NEXT_TOKEN_LOSS,
     hints=(
         "Which token is the right answer at position t? And at the last position?",
         "logits[:, :-1] are the predictions that can be judged, ids[:, 1:] the answers.",
@@ -390,79 +207,14 @@ NEXT_TOKEN_LOSS = ExerciseSpec(
 # ---- generation with a cache
 
 
-class CountingModel:
-    """A tiny stand-in for a language model that counts the tokens that it processes.
-
-    The next id depends on all ids seen and on their positions, so that a wrong cache shows.
-    """
-
-    def __init__(self, vocabulary: int, salt: int):
-        self.vocabulary, self.salt, self.work = vocabulary, salt, 0
-        self.config = ModelConfig(vocabulary, 8, 8, 1, 1, 1, 8, max_position_embeddings=1000)
-
-    def eval(self) -> "CountingModel":
-        return self
-
-    def new_cache(self, batch: int = 1, capacity: int | None = None) -> "CountingCache":
-        return CountingCache(capacity or 1000, batch)
-
-    def __call__(
-        self,
-        ids_BT: Tensor,
-        cache: "CountingCache | None" = None,
-        attention_mask: Tensor | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        if ids_BT.dim() != 2 or 0 in ids_BT.shape:
-            raise ValueError(f"ids have shape {tuple(ids_BT.shape)}: expected (batch, tokens)")
-        if cache is not None and cache.batch != ids_BT.shape[0]:
-            raise ValueError(
-                f"the cache was made for {cache.batch} sequences, the ids are {ids_BT.shape[0]}: "
-                "new_cache(capacity=n) makes room for n tokens"
-            )
-        seen = cache.seen if cache is not None else []
-        logits = torch.zeros(*ids_BT.shape, self.vocabulary)
-        for place, number in enumerate(ids_BT[0].tolist()):
-            seen.append(number)
-            self.work += 1
-            mixed = sum((i + 1) * (value + self.salt) for i, value in enumerate(seen))
-            logits[0, place, mixed % self.vocabulary] = 1.0
-        if cache is not None and len(seen) > cache.capacity:
-            raise ValueError(f"{len(seen)} tokens do not fit a cache of {cache.capacity}")
-        return logits[:, -1:] if last_only else logits
-
-
-class CountingCache:
-    """The ids that a CountingModel has seen."""
-
-    def __init__(self, capacity: int, batch: int = 1):
-        self.capacity, self.batch, self.seen = capacity, batch, []
-
-    @property
-    def length(self) -> int:
-        return len(self.seen)
-
-
 def _generate_cases(rng: random.Random) -> list[Case]:
     cases = []
     for length, new in ((1, 1), (2, 1), (2, 3), (5, 4), (9, 12)):
         prompt = torch.tensor([rng.randrange(97) for _ in range(length)])
+        says = f"a prompt of {count(length, 'id')}, {count(new, 'new token')}"
         model = CountingModel(97, rng.randrange(1, 50))
-        cases.append(Case((model, prompt, new), f"a prompt of {length} ids, {new} new tokens"))
+        cases.append(Case((model, prompt, new), says))
     return cases
-
-
-def _loop(model, prompt, new_tokens, *, with_cache=True, everything=False, extra=0, first=False):
-    """Greedy generation with one mistake at a time."""
-    cache = model.new_cache() if with_cache else None
-    text, step, chosen = list(prompt.tolist()), prompt[None], []
-    for _ in range(new_tokens + extra):
-        logits = model(step, cache)
-        number = int(logits[0, 0 if first else -1].argmax())
-        chosen.append(number)
-        text.append(number)
-        step = torch.tensor([text if everything else [number]])
-    return torch.tensor(chosen[: new_tokens if not extra else None])
 
 
 GENERATE_GREEDY = ExerciseSpec(
@@ -471,41 +223,7 @@ GENERATE_GREEDY = ExerciseSpec(
     why="Without the cache every token pays for the whole text again; with it, only for itself.",
     reference=generate_greedy,
     cases=_generate_cases,
-    wrong_answers=(
-        WrongAnswer(
-            "no cache",
-            lambda model, prompt, new: _loop(model, prompt, new, with_cache=False, everything=True),
-            "The text is right and the work is not: every step runs the whole text again. Make one "
-            "cache, give the model the prompt once, then only the newest token.",
-        ),
-        WrongAnswer(
-            "whole text into the cache",
-            lambda model, prompt, new: _loop(model, prompt, new, everything=True),
-            "You use the cache and still pass the whole text each time, so the model sees "
-            "everything again and again, at the wrong positions. Pass only the newest token.",
-        ),
-        WrongAnswer(
-            "cache forgotten after the prompt",
-            lambda model, prompt, new: _loop(model, prompt, new, with_cache=False),
-            "After the prompt you pass one token without the cache: the model has forgotten the "
-            "rest. Hand the same cache to every call.",
-        ),
-        WrongAnswer(
-            "one token too many",
-            lambda model, prompt, new: _loop(model, prompt, new, extra=1),
-            "There is one token too many: the prompt's own pass gives the first new token already.",
-        ),
-        WrongAnswer(
-            "prompt returned too",
-            lambda model, prompt, new: torch.cat([prompt, _loop(model, prompt, new)]),
-            "The result begins with the prompt. Return the new ids alone.",
-        ),
-        WrongAnswer(
-            "first position read",
-            lambda model, prompt, new: _loop(model, prompt, new, first=True),
-            "The next token is predicted at the LAST position of the prompt; you read the first.",
-        ),
-    ),
+    wrong_answers=generation_mistakes.GENERATE_GREEDY,
     hints=(
         "The model is called new_tokens times: once with the prompt, then with one token each.",
         "cache = model.new_cache(capacity=len(prompt_T) + new_tokens); model(ids_BT, cache) gives "

@@ -64,7 +64,8 @@ def _sequences(expected: Any, got: Any, tolerance: Tolerance, where: str) -> str
     if problem := _of_type((tuple, list), expected, got, where):
         return problem
     if len(expected) != len(got):
-        return f"{_at(where)}{len(got)} items came back, expected {len(expected)}"
+        came = words.count(len(got), "item")
+        return f"{_at(where)}{came} came back, expected {len(expected)}"
     parts = enumerate(zip(expected, got, strict=True))
     found = (difference(one, two, tolerance, f"{where}[{i}]") for i, (one, two) in parts)
     return next(filter(None, found), "")

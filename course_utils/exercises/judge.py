@@ -3,6 +3,7 @@
 The answer runs on the cases of the exercise, generated from a seed, while the library's version
 raises. When it fails, every wrong answer of the exercise runs on the same cases: one that shows
 the same values, exceptions, side effects, work and gradients on all of them names the mistake.
+Exceptions are the same when their type is, and their message but for the numbers in it.
 Where the work is too much, but another amount, that is close enough if only one wrong answer fits.
 When none does, nothing is guessed: the report says only what was seen.
 """
@@ -166,7 +167,8 @@ def _too_much_work(spec: ExerciseSpec, expected: Observation, got: Observation) 
         return ""
     if got.work <= expected.work * spec.work_slack:
         return ""
-    return f"{_VALUES_RIGHT}with too much work: {got.work} {spec.work}, {expected.work} suffice"
+    enough = f"{expected.work} {'suffices' if expected.work == 1 else 'suffice'}"
+    return f"{_VALUES_RIGHT}with too much work: {got.work} {spec.work}, {enough}"
 
 
 def _other_gradients(expected: Observation, got: Observation, tolerance: Tolerance) -> str:
@@ -217,12 +219,19 @@ def _closeness_of_runs(
         return _ALIKE if seen.timed_out == answer.timed_out else _DIFFERENT
     if (seen.raised, seen.changed) != (answer.raised, answer.changed):
         return _DIFFERENT
+    if not expected.raised and _wording(seen.message) != _wording(answer.message):
+        return _DIFFERENT
     if differences(replace(spec, work=""), seen, answer):
         return _DIFFERENT
     if not spec.work or seen.work == answer.work:
         return _ALIKE
     too_much = [bool(_too_much_work(spec, expected, run)) for run in (seen, answer)]
     return _SIMILAR if too_much[0] == too_much[1] else _DIFFERENT
+
+
+def _wording(message: str) -> str:
+    """An exception's message without sizes and addresses, which say nothing about the mistake."""
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "0", message)
 
 
 def size(case: Case) -> int:

@@ -17,8 +17,8 @@ def not_attempted(spec: ExerciseSpec) -> Panel:
 
 def passing(spec: ExerciseSpec, verdict: Verdict, called: str) -> Panel:
     """The answer is right."""
-    said = f"{spec.name}: right on all {verdict.cases} inputs. Your {called} is used from here on."
-    return Panel(said, _printed(verdict), "good")
+    right = f"{spec.name}: {_right(verdict)}. Your {called} is used from here on."
+    return Panel(right, _printed(verdict), "good")
 
 
 def failing(spec: ExerciseSpec, verdict: Verdict, called: str, use_mine: bool) -> Panel:
@@ -42,7 +42,7 @@ def evidence(spec: ExerciseSpec, verdict: Verdict) -> tuple[Block, ...]:
     failure = verdict.smallest
     if failure is None:
         return ()
-    inputs = "1 input" if verdict.cases == 1 else f"{verdict.cases} inputs"
+    inputs = words.count(verdict.cases, "input")
     tried = f"It differs on {verdict.failed} of {inputs} tried. The smallest of them:"
     blocks: list[Block] = [tried, *_input(spec, failure.case), *_both(failure)]
     shown = {f"expected {b.text}, got {a.text}" for b, a in itertools.pairwise(_both(failure))}
@@ -61,9 +61,14 @@ def message(spec: ExerciseSpec, verdict: Verdict) -> str:
     """The same evidence in one line, for tables."""
     failure = verdict.smallest
     if failure is None:
-        return f"right on all {verdict.cases} inputs"
+        return _right(verdict)
     given = ", ".join(f"{block.label} = {block.text}" for block in _input(spec, failure.case))
     return f"for {given}: {'; '.join(failure.differences)}"
+
+
+def _right(verdict: Verdict) -> str:
+    inputs = words.count(verdict.cases, "input")
+    return f"right on {'its' if verdict.cases == 1 else 'all'} {inputs}"
 
 
 def _diagnosis(verdict: Verdict) -> str:
@@ -91,7 +96,8 @@ def _printed(verdict: Verdict) -> tuple[Block, ...]:
         return ()
     start = verdict.printed.strip()[:120]
     more = "..." if verdict.printed_characters > len(start) + 1 else ""
-    return (f"It printed {verdict.printed_characters} characters: {start}{more}",)
+    characters = words.count(verdict.printed_characters, "character")
+    return (f"It printed {characters}: {start}{more}",)
 
 
 def _help(spec: ExerciseSpec) -> tuple[Block, ...]:

@@ -23,6 +23,8 @@ A chapter's exercises stand in one file, `c02_small_language_model.py`, as a lis
         ),
     ]
 
+The learner's function in the notebook has the exercise's own name: c02.rms_norm is `rms_norm`.
+
 How an answer is judged, case by case. Every run gets fresh deep copies of the arguments, and the
 global random states of Python, numpy and torch start the same, so a random answer can be compared.
 
@@ -48,9 +50,11 @@ global random states of Python, numpy and torch start the same, so a random answ
 
 Cases go from small to large, edge cases first. A wrong answer must differ from the reference, and
 from the other wrong answers, on at least one case for every seed: the tests of the course try
-several. Where one mistake is written in several ways that behave differently, the others go into
-`WrongAnswer(..., also=(function, ...))`. A wrong answer may call the reference. An answer under
-test may not: while it runs, the reference raises, so the arguments of a case must not call it.
+several. A wrong answer may raise: an answer that raises the same on the same cases, with the same
+message but for the numbers in it, gets its diagnosis. Where one mistake is written in several ways
+that behave differently, the others go into `WrongAnswer(..., also=(function, ...))`. A wrong answer
+may call the reference. An answer under test may not: while it runs, the reference raises, so the
+arguments of a case must not call it.
 
 The reference is a plain function of a module, at most 30 lines long, that uses only names which the
 notebook has imported, since `solution(...)` shows it and the solved notebook contains it.
@@ -64,6 +68,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
+
+from course_utils.exercises.words import count
 
 NAME = re.compile(r"c\d\d\.[a-z_][a-z0-9_]*")
 
@@ -149,9 +155,10 @@ def _problems(spec: ExerciseSpec) -> list[str]:
     if not spec.title.strip() or not spec.why.strip():
         problems.append("title and why (one sentence on why it matters) must not be empty")
     if len(spec.hints) != 3 or not all(hint.strip() for hint in spec.hints):
-        problems.append(f"it has {len(spec.hints)} hints: write three, none empty")
+        problems.append(f"it has {count(len(spec.hints), 'hint')}: write three, none empty")
     if len(spec.wrong_answers) < 3:
-        problems.append(f"it has {len(spec.wrong_answers)} wrong answers: name at least three")
+        named = count(len(spec.wrong_answers), "wrong answer")
+        problems.append(f"it has {named}: name at least three")
     if len({wrong.name for wrong in spec.wrong_answers}) < len(spec.wrong_answers):
         problems.append("two wrong answers have the same name: rename one")
     problems += [

@@ -5,7 +5,9 @@ below it. Called, the stand-in runs the course's version until `check` has found
 right; from then on it runs the learner's. So the cells below always work, and `check` always says
 which version they use. A cell that is run again makes a new stand-in, with nothing checked.
 
-`progress` lists what was attempted, from the stand-ins that this kernel has seen.
+`progress` lists what was attempted: for each exercise the latest function of the exercise's own name
+that this kernel has seen, which is the one that the cells below call. A try under another name
+(`rms_norm_first_try`) is checked in the same way and does not count.
 """
 
 import functools
@@ -13,7 +15,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
-from course_utils.exercises import catalog
+from course_utils.exercises import catalog, words
 from course_utils.exercises.judge import Verdict, judge, prepare
 from course_utils.exercises.panel import Panel, Table, show
 from course_utils.exercises.report import failing, not_attempted, passing
@@ -22,7 +24,7 @@ from course_utils.exercises.stubs import is_stub
 
 Status = Literal["not attempted", "not checked", "passed", "failed"]
 
-_defined: dict[str, "Exercise"] = {}  # the latest stand-in of each exercise in this kernel
+_defined: dict[str, "Exercise"] = {}  # of each exercise, the latest stand-in of its own name
 
 
 class Exercise:
@@ -82,8 +84,11 @@ def exercise(
     def mark(learners: Callable[..., Any]) -> Exercise:
         if not inspect.isfunction(learners):
             raise ValueError(f"{name}: @exercise stands above a function, got {learners!r}")
-        _defined[name] = Exercise(spec, learners, difficulty, minutes)
-        return _defined[name]
+        answer = Exercise(spec, learners, difficulty, minutes)
+        if learners.__name__ == name.partition(".")[2]:
+            _defined.pop(name, None)  # so that the latest stands last
+            _defined[name] = answer
+        return answer
 
     return mark
 
@@ -94,10 +99,9 @@ def check(answer: Exercise, *, use_mine: bool = False) -> None:
     A right answer is used. A wrong one is not, unless `use_mine=True`.
     """
     if not isinstance(answer, Exercise):
-        kind = type(answer).__name__
         raise ValueError(
-            f"check got a {kind}: give it the function itself, defined in a cell that begins with "
-            "@exercise(...), without calling it: check(rms_norm)"
+            f"check got {words.kind(answer)}: give it the function itself, defined in a cell that "
+            f"begins with @exercise(...), without calling it{_example()}"
         )
     verdict = answer.check(use_mine)
     called = answer.learners.__name__
@@ -109,8 +113,13 @@ def check(answer: Exercise, *, use_mine: bool = False) -> None:
         show(failing(answer.spec, verdict, called, use_mine))
 
 
+def _example() -> str:
+    """The call to write, for the exercise that was defined last in this session."""
+    return f": check({list(_defined.values())[-1].__name__})" if _defined else ""
+
+
 def defined(name: str) -> Exercise | None:
-    """The latest stand-in of an exercise in this session."""
+    """The latest stand-in of an exercise's own name in this session."""
     return _defined.get(name)
 
 

@@ -32,6 +32,11 @@ def number(value: Any, digits: int = 6) -> str:
     return f"{value:.{digits}g}"
 
 
+def count(many: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: "1 token", "2 tokens"; `plural` where an s is not enough."""
+    return f"{many} {noun if many == 1 else plural or noun + 's'}"
+
+
 def value(thing: Any, depth: int = 0) -> str:
     """Any value, in one short line; a list inside a list inside a list ends in dots."""
     if depth > _DEEP:

@@ -54,7 +54,7 @@ class Pair(NamedTuple):
         ("ab", "a", "from character 1: expected 'b', got ''"),
         ((1, 2), (1, 3), "in result[1]: expected 2, got 3"),
         ((1, 2), 1, "expected a tuple of 2"),
-        ([1, 2], [1], "1 items came back, expected 2"),
+        ([1, 2], [1], "1 item came back, expected 2"),
         ({"a": 1}, {"b": 1}, "missing: 'a'; not expected: 'b'"),
         ({"a": [1, X]}, {"a": [1, X + 1]}, "in result['a'][1]: 4 of 4 values differ"),
         (Pair(1, 2), Pair(1, 5), "in result[1]"),
@@ -143,6 +143,38 @@ def test_another_form_of_a_mistake_has_the_same_diagnosis() -> None:
     assert judge(prepare(spec), lambda x: int(x / 2)).mistake is half
 
 
+def test_an_answer_that_raises_like_a_known_mistake_is_diagnosed() -> None:
+    def misses(x, wording="{0} rows do not fit {1} columns"):
+        if len(x) != 1:
+            raise RuntimeError(wording.format(len(x), x.shape[1]))
+        return x * 2
+
+    wrong = WrongAnswer("misses", misses, "Rows are no columns.")
+    task = prepare(tensor_spec(wrong_answers=(wrong, *make_spec().wrong_answers[1:])))
+    same = judge(task, lambda x: misses(x, "17 rows do not fit {1} columns"))
+    assert same.mistake is wrong, "numbers in the message do not matter"
+    other_words = judge(task, lambda x: misses(x, "no {0}"))
+    assert not other_words.passed and other_words.mistake is None
+    assert judge(task, lambda x: _fail(RuntimeError)).mistake is None, "on other cases as well"
+    assert judge(task, lambda x: x * 2 if len(x) == 1 else _fail(KeyError)).mistake is None
+
+
+def test_where_the_reference_raises_the_wording_is_free() -> None:
+    wrong = WrongAnswer("twice", lambda x: x * 2 if x >= 0 else _fail(ValueError), "You double.")
+    spec = make_spec(
+        _root,
+        cases=lambda rng: [Case((4.0,)), Case((-1.0,)), Case((9.0,))],
+        wrong_answers=(wrong, *make_spec().wrong_answers[:2]),
+    )
+
+    def answer(x):
+        if x < 0:
+            raise ValueError("other words")
+        return x + x
+
+    assert judge(prepare(spec), answer).mistake is wrong
+
+
 def test_the_reference_raising_is_expected_of_the_answer() -> None:
     spec = make_spec(_root, cases=lambda rng: [Case((4.0,)), Case((-1.0,))])
     task = prepare(spec)
@@ -225,6 +257,12 @@ def test_too_much_work_is_said_and_diagnosed() -> None:
     words = "the values are right, with too much work: 3 items counted, 2 suffice"
     assert verdict.smallest.differences == (words,)
     assert verdict.mistake.name == "all again"
+
+
+def test_one_piece_of_work_suffices() -> None:
+    spec = _work_spec(cases=lambda rng: [Case((Counter(), [3]))])
+    verdict = judge(prepare(spec), lambda count, items: min(count(items) for _ in range(2)))
+    assert "2 items counted, 1 suffices" in verdict.smallest.differences[0]
 
 
 def test_another_amount_of_too_much_work_is_close_enough() -> None:

@@ -159,10 +159,35 @@ def test_pass_fail_and_forced_are_said_and_done(shown: Callable) -> None:
     assert weight_bytes.status == "passed"
 
 
-@pytest.mark.parametrize("thing", ["c00.weight_bytes", 3, None, ceil])
-def test_check_of_something_else_is_a_clear_error(thing: object) -> None:
-    with pytest.raises(ValueError, match=r"defined in a cell that begins with @exercise"):
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [
+        ("c00.weight_bytes", "a text"),
+        (3, "a whole number"),
+        (None, "None"),
+        (ceil, "a builtin_function"),
+    ],
+)
+def test_check_of_something_else_is_a_clear_error(thing: object, kind: str) -> None:
+    with pytest.raises(ValueError, match=rf"check got {kind}.*begins with @exercise\(") as caught:
         check(thing)
+    assert str(caught.value).endswith("without calling it"), "no exercise was met yet: name none"
+
+
+def test_check_of_a_result_names_the_exercise_at_hand() -> None:
+    for name in ("c02.rms_norm", "c02.bits_per_byte", "c00.weight_bytes"):
+        exercise(name, **MARK)(_named(name.partition(".")[2]))
+    with pytest.raises(ValueError, match=r"without calling it: check\(weight_bytes\)$"):
+        check(3)
+    exercise("c02.rms_norm", **MARK)(_named("rms_norm"))
+    with pytest.raises(ValueError, match=r"without calling it: check\(rms_norm\)$"):
+        check(3)
+
+
+def _named(name: str) -> Callable:
+    function = lambda *args: 0  # noqa: E731
+    function.__name__ = name
+    return function
 
 
 def test_exercise_above_something_else_is_a_clear_error() -> None:
@@ -212,6 +237,31 @@ def test_progress_names_what_rests_on_the_course(shown: Callable) -> None:
     assert "attempted 1 of 1; the results above rest on your own work" in shown()
     with pytest.raises(ValueError, match="no chapter 'c77'"):
         progress("c77")
+
+
+def test_progress_follows_the_function_that_the_cells_below_call(shown: Callable) -> None:
+    def first_try(parameters, bits_per_weight):
+        return parameters * bits_per_weight
+
+    def weight_bytes(parameters, bits_per_weight):
+        return ceil(parameters * bits_per_weight / 8)
+
+    def look() -> str:
+        shown()
+        progress("c00")
+        return shown()
+
+    check(exercise("c00.weight_bytes", **MARK)(first_try))
+    assert "attempted 0 of 1" in look(), "somebody's first try under another name is no attempt"
+    answer = exercise("c00.weight_bytes", **MARK)(weight_bytes)
+    check(answer)
+    passed = look()
+    assert "attempted 1 of 1; the results above rest on your own work" in passed
+    check(exercise("c00.weight_bytes", **MARK)(first_try))
+    assert look() == passed and answer.uses_learners
+
+    exercise("c00.weight_bytes", **MARK)(weight_bytes)  # its own cell again: nothing is checked
+    assert "not checked" in look() and "the course's version of: c00.weight_bytes" in look()
 
 
 def test_predictions_are_noted_and_compared(shown: Callable) -> None:
