@@ -14,33 +14,67 @@ from course_utils.moe.experts import (
     experts_grouped,
     experts_loop,
     experts_sorted,
+    sort_by_expert,
 )
 from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
+from course_utils.moe.optimal_placement import place_optimally
+from course_utils.moe.placement import (
+    balancedness,
+    device_loads,
+    pack,
+    place,
+    place_contiguously,
+    place_in_groups,
+    replicate,
+)
 from course_utils.moe.routing import Routing, route, route_top_k
 from course_utils.moe.segments import experts_fast
+from course_utils.moe.specialization import (
+    Specialization,
+    expert_shares,
+    jensen_shannon,
+    routing_divergence,
+    specialization,
+    top_tokens,
+)
 
 __all__ = [
     "MoE",
     "MoEConfig",
     "Routing",
+    "Specialization",
+    "balancedness",
     "beyond_capacity",
+    "device_loads",
     "drop",
     "dropped_share",
     "expert_capacity",
     "expert_counts",
+    "expert_shares",
     "experts_dense",
     "experts_fast",
     "experts_grouped",
     "experts_loop",
     "experts_sorted",
+    "jensen_shannon",
     "load_balancing_loss",
     "load_entropy",
     "max_violation",
+    "pack",
+    "place",
+    "place_contiguously",
+    "place_in_groups",
+    "place_optimally",
     "pooled_load_balancing_loss",
+    "replicate",
     "route",
     "route_top_k",
     "router_z_loss",
+    "routing_divergence",
     "sequence_balance_loss",
+    "sort_by_expert",
+    "specialization",
+    "top_tokens",
     "update_bias",
 ]

@@ -65,6 +65,19 @@ def experts_loop(
     return y_TD
 
 
+def sort_by_expert(experts_TK: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    """Bring the pairs (token, expert) of each expert together: `order_S`, `ends_E`, both int64.
+
+    Pair s = t * K + j is token t with its j-th expert. order_S (T * K,) lists the pairs sorted by
+    expert, those of one expert in their old order; the block of expert e ends before position
+    ends_E[e] (E,) and begins where the block before it ends. Pairs of identity experts, numbered
+    num_experts and above, come after the last block.
+    """
+    chosen_S = experts_TK.flatten()
+    counts_E = chosen_S.bincount(minlength=num_experts)[:num_experts]
+    return chosen_S.argsort(stable=True), counts_E.cumsum(0)
+
+
 def experts_sorted(
     x_TD: Tensor,
     experts_TK: Tensor,
@@ -75,14 +88,13 @@ def experts_sorted(
 ) -> Tensor:
     """Sort the T * K pairs by expert: each expert then has one block of neighbouring rows."""
     E, K = len(w_gate_EDF), experts_TK.shape[1]
-    order_S = experts_TK.flatten().argsort(stable=True)
-    rows_SD = x_TD[order_S // K]  # pair s belongs to token s // K
-    counts = experts_TK.flatten().bincount(minlength=E).tolist()
-    blocks = rows_SD.split([*counts[:E], sum(counts[E:])])
-    weights = zip(w_gate_EDF, w_up_EDF, w_down_EFD, strict=True)
-    done = [expert(b, *w) if len(b) else b for b, w in zip(blocks[:E], weights, strict=True)]
-    out_SD = torch.cat([*done, blocks[E]]) * weights_TK.flatten()[order_S, None]
-    return torch.zeros_like(x_TD).index_add(0, order_S // K, out_SD)
+    order_S, ends_E = sort_by_expert(experts_TK, E)
+    tokens_S = order_S // K  # pair s belongs to token s // K
+    *blocks, rest = x_TD[tokens_S].tensor_split(ends_E.cpu())
+    weights = zip(blocks, w_gate_EDF, w_up_EDF, w_down_EFD, strict=True)
+    done = [expert(block, *w) if len(block) else block for block, *w in weights]
+    out_SD = torch.cat([*done, rest]) * weights_TK.flatten()[order_S, None]
+    return torch.zeros_like(x_TD).index_add(0, tokens_S, out_SD)
 
 
 def experts_grouped(
