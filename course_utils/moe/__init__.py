@@ -16,6 +16,7 @@ from course_utils.moe.experts import (
     experts_sorted,
     sort_by_expert,
 )
+from course_utils.moe.granularity import expert_combinations, split_experts
 from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
 from course_utils.moe.optimal_placement import place_optimally
@@ -28,14 +29,16 @@ from course_utils.moe.placement import (
     place_in_groups,
     replicate,
 )
-from course_utils.moe.routing import Routing, route, route_top_k
+from course_utils.moe.routing import Routing, route, route_top_k, route_with_bias
 from course_utils.moe.segments import experts_fast
+from course_utils.moe.shared import add_shared_expert
 from course_utils.moe.specialization import (
     Specialization,
+    control_divergences,
     expert_shares,
     jensen_shannon,
+    measure_specialization,
     routing_divergence,
-    specialization,
     top_tokens,
 )
 
@@ -44,12 +47,15 @@ __all__ = [
     "MoEConfig",
     "Routing",
     "Specialization",
+    "add_shared_expert",
     "balancedness",
     "beyond_capacity",
+    "control_divergences",
     "device_loads",
     "drop",
     "dropped_share",
     "expert_capacity",
+    "expert_combinations",
     "expert_counts",
     "expert_shares",
     "experts_dense",
@@ -61,6 +67,7 @@ __all__ = [
     "load_balancing_loss",
     "load_entropy",
     "max_violation",
+    "measure_specialization",
     "pack",
     "place",
     "place_contiguously",
@@ -70,11 +77,11 @@ __all__ = [
     "replicate",
     "route",
     "route_top_k",
+    "route_with_bias",
     "router_z_loss",
     "routing_divergence",
     "sequence_balance_loss",
     "sort_by_expert",
-    "specialization",
     "top_tokens",
     "update_bias",
 ]

@@ -59,6 +59,21 @@ def routing_divergence(experts_NK: Tensor, labels_N: Tensor, num_experts: int) -
     return float(jensen_shannon(shares_GE[one], shares_GE[other]).mean())
 
 
+def control_divergences(
+    experts_NK: Tensor, labels_N: Tensor, num_experts: int, orders_SP: Tensor
+) -> list[float]:
+    """The routing divergence with the labels in another order, once for each row of orders_SP.
+
+    A row permutes P equal blocks of labels_N; routing stays where it is. Several rows, because one
+    permutation is one draw of chance.
+    """
+    blocks_PB = labels_N.view(orders_SP.shape[1], -1)
+    return [
+        routing_divergence(experts_NK, blocks_PB[order_P].flatten(), num_experts)
+        for order_P in orders_SP.to(labels_N.device)
+    ]
+
+
 @dataclass(frozen=True)
 class Specialization:
     """Routing divergence in bits, and the same under permuted labels: mean, standard deviation."""
@@ -73,7 +88,7 @@ class Specialization:
         return self.divergence > self.control_mean + 2 * self.control_spread
 
 
-def specialization(
+def measure_specialization(
     experts_NK: Tensor,
     labels_N: Tensor,
     num_experts: int,
@@ -91,12 +106,10 @@ def specialization(
             f"block {block} must divide the {len(labels_N)} tokens, and a spread needs two seeds "
             f"(there are {len(seeds)})"
         )
-    blocks = labels_N.view(-1, block)
-    controls = []
-    for seed in seeds:
-        order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-        shuffled_N = blocks[order.to(blocks.device)].flatten()
-        controls.append(routing_divergence(experts_NK, shuffled_N, num_experts))
+    blocks = len(labels_N) // block
+    chances = [torch.Generator().manual_seed(seed) for seed in seeds]
+    orders_SP = torch.stack([torch.randperm(blocks, generator=chance) for chance in chances])
+    controls = control_divergences(experts_NK, labels_N, num_experts, orders_SP)
     measured = routing_divergence(experts_NK, labels_N, num_experts)
     return Specialization(measured, statistics.mean(controls), statistics.stdev(controls))
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from course_utils.moe import (
     expert_shares,
     jensen_shannon,
+    measure_specialization,
     routing_divergence,
-    specialization,
     top_tokens,
 )
 
@@ -60,14 +60,14 @@ def test_mean_over_pairs():
 def test_planted_specialisation_is_found():
     logits_NE = torch.zeros(N, E)
     logits_NE[torch.arange(N), LABELS * 4] = 2.0  # each domain favours one expert
-    result = specialization(routed(logits_NE), LABELS, E, block=WINDOW)
+    result = measure_specialization(routed(logits_NE), LABELS, E, block=WINDOW)
     assert result.beyond_chance
     assert result.divergence > 0.05 > 5 * result.control_mean
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_routing_shows_none(seed):
-    result = specialization(routed(torch.zeros(N, E), seed), LABELS, E, block=WINDOW)
+    result = measure_specialization(routed(torch.zeros(N, E), seed), LABELS, E, block=WINDOW)
     assert abs(result.divergence - result.control_mean) < 4 * result.control_spread
     # Chance alone: two distributions of n assignments over E experts differ by this much.
     expected = (E - 1) / (4 * math.log(2) * N * K / 4)
@@ -79,8 +79,8 @@ def test_tokens_that_are_alike_within_a_text_fool_a_control_of_single_tokens():
     logits_NE = torch.zeros(N, E)
     logits_NE[torch.arange(N), topics.repeat_interleave(WINDOW)] = 4.0  # by window, not by domain
     experts_NK = routed(logits_NE)
-    by_token = specialization(experts_NK, LABELS, E)
-    by_window = specialization(experts_NK, LABELS, E, block=WINDOW)
+    by_token = measure_specialization(experts_NK, LABELS, E)
+    by_window = measure_specialization(experts_NK, LABELS, E, block=WINDOW)
     assert by_token.beyond_chance  # wrongly
     assert by_window.control_mean > 5 * by_token.control_mean
     excess = by_window.divergence - by_window.control_mean
@@ -89,7 +89,8 @@ def test_tokens_that_are_alike_within_a_text_fool_a_control_of_single_tokens():
 
 def test_same_seeds_same_control():
     experts_NK = routed(torch.zeros(N, E))
-    assert specialization(experts_NK, LABELS, E) == specialization(experts_NK, LABELS, E)
+    twice = [measure_specialization(experts_NK, LABELS, E) for _ in range(2)]
+    assert twice[0] == twice[1]
 
 
 def test_top_tokens_by_share_of_their_occurrences():
@@ -108,6 +109,6 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="at least two"):
         routing_divergence(experts_NK, torch.zeros(6, dtype=torch.long), 4)
     with pytest.raises(ValueError, match="block 4 must divide the 6 tokens"):
-        specialization(experts_NK, torch.tensor([0, 1] * 3), 4, block=4)
+        measure_specialization(experts_NK, torch.tensor([0, 1] * 3), 4, block=4)
     with pytest.raises(ValueError, match="needs two seeds"):
-        specialization(experts_NK, torch.tensor([0, 1] * 3), 4, seeds=(0,))
+        measure_specialization(experts_NK, torch.tensor([0, 1] * 3), 4, seeds=(0,))
