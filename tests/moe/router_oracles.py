@@ -103,9 +103,9 @@ ORACLES = {
         module="minimax_m3_vl",
     ),
     "ernie4_5_moe": Oracle(
-        "ernie4_5_moe", "Ernie4_5_MoeTopKRouter", {"moe_num_experts": E, "moe_k": K}, 0.1
+        "ernie4_5_moe", "Ernie4_5_MoeTopKRouter", {"moe_num_experts": E, "moe_k": K}, 0.03
     ),
-    "longcat_flash": Oracle("longcat_flash", "LongcatFlashTopkRouter", LONGCAT, 0.1),
+    "longcat_flash": Oracle("longcat_flash", "LongcatFlashTopkRouter", LONGCAT, 0.03),
     "deepseek_v4": Oracle("deepseek_v4", "DeepseekV4TopKRouter", V3, 0.5),
     "deepseek_v4, hash": Oracle("deepseek_v4", "DeepseekV4HashRouter", V3 | {"vocab_size": 40}),
 }
