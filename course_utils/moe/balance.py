@@ -36,7 +36,7 @@ def load_balancing_loss(experts_TK: Tensor, probabilities_TE: Tensor) -> Tensor:
     if len(experts_TK) == 0:
         raise ValueError("no tokens: the balance of an empty batch is not defined")
     E = probabilities_TE.shape[-1]
-    f_E = expert_counts(experts_TK, E) / experts_TK.numel()
+    f_E = expert_counts(experts_TK, E).to(probabilities_TE.dtype) / experts_TK.numel()
     P_E = probabilities_TE.mean(0)
     return E * (f_E * P_E).sum()
 

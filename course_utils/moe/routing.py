@@ -50,6 +50,21 @@ def route_top_k(logits_TE: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return experts_TK, weights_TK / weights_TK.sum(-1, keepdim=True)
 
 
+def route_with_bias(
+    logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """DeepSeek-V3's router without groups: experts of each token, and their weights, (T, k) each.
+
+    The largest sigmoid(l) + b are chosen, best first; the weights are sigmoid(l) of the chosen,
+    without b, divided by their sum, times `scale`.
+    Source: DeepSeek-V3 Technical Report, equations 13 to 16.
+    """
+    scores_TE = logits_TE.sigmoid()
+    experts_TK = (scores_TE + bias_E).topk(k, dim=-1).indices
+    weights_TK = scores_TE.gather(-1, experts_TK)
+    return experts_TK, scale * weights_TK / weights_TK.sum(-1, keepdim=True)
+
+
 def route(
     logits_TE: Tensor,
     config: MoEConfig,
