@@ -16,6 +16,7 @@ from course_utils.moe.experts import (
     experts_sorted,
     sort_by_expert,
 )
+from course_utils.moe.families import moe_config
 from course_utils.moe.granularity import expert_combinations, split_experts
 from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
@@ -30,6 +31,18 @@ from course_utils.moe.placement import (
     replicate,
 )
 from course_utils.moe.routing import Routing, route, route_top_k, route_with_bias
+from course_utils.moe.rules import (
+    choose_with_bias,
+    hash_experts,
+    identity_weight,
+    limit_to_groups,
+    random_hash_table,
+    renormalize,
+    sigmoid_scores,
+    softmax_of_chosen,
+    softmax_scores,
+    sqrt_softplus_scores,
+)
 from course_utils.moe.segments import experts_fast
 from course_utils.moe.shared import add_shared_expert
 from course_utils.moe.specialization import (
@@ -50,6 +63,7 @@ __all__ = [
     "add_shared_expert",
     "balancedness",
     "beyond_capacity",
+    "choose_with_bias",
     "control_divergences",
     "device_loads",
     "drop",
@@ -63,17 +77,23 @@ __all__ = [
     "experts_grouped",
     "experts_loop",
     "experts_sorted",
+    "hash_experts",
+    "identity_weight",
     "jensen_shannon",
+    "limit_to_groups",
     "load_balancing_loss",
     "load_entropy",
     "max_violation",
     "measure_specialization",
+    "moe_config",
     "pack",
     "place",
     "place_contiguously",
     "place_in_groups",
     "place_optimally",
     "pooled_load_balancing_loss",
+    "random_hash_table",
+    "renormalize",
     "replicate",
     "route",
     "route_top_k",
@@ -81,7 +101,12 @@ __all__ = [
     "router_z_loss",
     "routing_divergence",
     "sequence_balance_loss",
+    "sigmoid_scores",
+    "softmax_of_chosen",
+    "softmax_scores",
     "sort_by_expert",
+    "split_experts",
+    "sqrt_softplus_scores",
     "top_tokens",
     "update_bias",
 ]
