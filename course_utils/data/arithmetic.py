@@ -9,8 +9,9 @@ A problem is a few lines: the question, one line per step as done by hand, the a
 
 Four kinds: addition and subtraction digit by digit from the right, a product with one digit, and a
 small expression with brackets. The same seed gives the same problems everywhere (Python's `random`
-is the same on every machine). `verify` recomputes the question with its own evaluator and checks
-every equation of the steps, so it judges a model's text as strictly as ours.
+is the same on every machine). `verify` works the question out anew and compares line by line, so it
+judges a model's text as strictly as ours. Left out: other methods that are right as well, such as
+adding from the left; a verifier that takes them would have to read what each line claims.
 """
 
 import ast
@@ -20,12 +21,18 @@ import re
 from collections.abc import Callable, Iterator
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+LONGEST = 100  # characters of an expression
+NUMBER = r"(0|[1-9][0-9]*)"  # not \d, which takes the digits of every script
+PLAIN = re.compile(rf"{NUMBER} ([+*-]) {NUMBER}")
+BRACKETS = re.compile(rf"\((?P<bracket>{NUMBER} [+-] {NUMBER})\) \* (?P<factor>{NUMBER})")
+PRODUCT_FIRST = re.compile(rf"{NUMBER} \+ {NUMBER} \* {NUMBER}")
 
 
 def evaluate(expression: str) -> int:
     """The value of a whole-number expression with + - * and brackets; ValueError for all else."""
-    if len(expression) > 100:
-        raise ValueError(f"expression of {len(expression)} characters: at most 100 are evaluated")
+    if len(expression) > LONGEST:
+        size = f"expression of {len(expression)} characters"
+        raise ValueError(f"{size}: at most {LONGEST} are evaluated")
     try:
         return _value(ast.parse(expression.strip(), mode="eval").body)
     except (SyntaxError, KeyError, TypeError, RecursionError):
@@ -42,9 +49,8 @@ def _value(node: ast.expr) -> int:
     return OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
 
 
-def addition(rng: random.Random, digits: int) -> tuple[str, list[str]]:
-    """A sum of two numbers of up to `digits` digits: the question and its steps."""
-    a, b = _number(rng, digits), _number(rng, digits)
+def addition_steps(a: int, b: int) -> list[str]:
+    """a + b by hand: digit by digit from the right, with carries."""
     left, right = str(a)[::-1], str(b)[::-1]
     steps, carry = [], 0
     for place in range(max(len(left), len(right))):
@@ -54,12 +60,11 @@ def addition(rng: random.Random, digits: int) -> tuple[str, list[str]]:
         step = f"{' + '.join(terms)} = {total}, write {total if last else total % 10}"
         carry = total // 10
         steps.append(step + (f", carry {carry}" if carry and not last else ""))
-    return f"{a} + {b}", steps
+    return steps
 
 
-def subtraction(rng: random.Random, digits: int) -> tuple[str, list[str]]:
-    """A difference that is not negative: the question and its steps."""
-    a, b = sorted((_number(rng, digits), _number(rng, digits)), reverse=True)
+def subtraction_steps(a: int, b: int) -> list[str]:
+    """a - b by hand, b not larger than a: digit by digit from the right, with borrows."""
     left, right = str(a)[::-1], str(b)[::-1]
     steps, borrow = [], 0
     for place in range(len(left)):
@@ -69,12 +74,11 @@ def subtraction(rng: random.Random, digits: int) -> tuple[str, list[str]]:
         lent = " + 10" if borrow else ""
         step = f"{' - '.join(terms)}{lent} = {result + 10 * borrow}, write {result + 10 * borrow}"
         steps.append(step + (", borrow 1" if borrow else ""))
-    return f"{a} - {b}", steps
+    return steps
 
 
-def multiplication(rng: random.Random, digits: int) -> tuple[str, list[str]]:
-    """A product with a one-digit number: the question and its steps."""
-    a, b = _number(rng, digits), rng.randint(2, 9)
+def multiplication_steps(a: int, b: int) -> list[str]:
+    """a * b by hand, b of one digit: digit by digit from the right, with carries."""
     steps, carry = [], 0
     for place, digit in enumerate(reversed(str(a))):
         total = int(digit) * b + carry
@@ -83,18 +87,59 @@ def multiplication(rng: random.Random, digits: int) -> tuple[str, list[str]]:
         step = f"{digit} * {b}{plus} = {total}, write {total if last else total % 10}"
         carry = total // 10
         steps.append(step + (f", carry {carry}" if carry and not last else ""))
-    return f"{a} * {b}", steps
+    return steps
 
 
-def brackets(rng: random.Random, digits: int) -> tuple[str, list[str]]:
-    """(a + b) * c, a + b * c or (a - b) * c with small numbers: the question and its steps."""
+def addition(rng: random.Random, digits: int) -> str:
+    """A sum of two numbers of up to `digits` digits."""
+    return f"{_number(rng, digits)} + {_number(rng, digits)}"
+
+
+def subtraction(rng: random.Random, digits: int) -> str:
+    """A difference that is not negative."""
+    a, b = sorted((_number(rng, digits), _number(rng, digits)), reverse=True)
+    return f"{a} - {b}"
+
+
+def multiplication(rng: random.Random, digits: int) -> str:
+    """A product with a number of one digit."""
+    return f"{_number(rng, digits)} * {rng.randint(2, 9)}"
+
+
+def brackets(rng: random.Random, digits: int) -> str:
+    """(a + b) * c, a + b * c or (a - b) * c with small numbers."""
     a, b, c = rng.randint(2, 10 * digits), rng.randint(2, 10 * digits), rng.randint(2, 9)
     form = rng.choice(["sum", "difference", "product first"])
     if form == "product first":
-        return f"{a} + {b} * {c}", [f"{b} * {c} = {b * c}", f"{a} + {b * c} = {a + b * c}"]
+        return f"{a} + {b} * {c}"
     a, b = max(a, b), min(a, b)
-    sign, inner = ("+", a + b) if form == "sum" else ("-", a - b)
-    return f"({a} {sign} {b}) * {c}", [f"{a} {sign} {b} = {inner}", f"{inner} * {c} = {inner * c}"]
+    return f"({a} {'+' if form == 'sum' else '-'} {b}) * {c}"
+
+
+def worked_steps(question: str) -> list[str]:
+    """The steps of the worked method for a question of one of the four kinds.
+
+    Raises ValueError for any other text, also where the method does not apply: a difference below
+    zero, a product with more than one digit, a number with a leading zero or other digits than 0-9.
+    """
+    short = len(question) <= LONGEST
+    if short and (found := PLAIN.fullmatch(question)):
+        a, sign, b = int(found[1]), found[2], int(found[3])
+        if sign == "+":
+            return addition_steps(a, b)
+        if sign == "-" and a >= b:
+            return subtraction_steps(a, b)
+        if sign == "*" and b < 10:
+            return multiplication_steps(a, b)
+    if short and (found := PRODUCT_FIRST.fullmatch(question)):
+        a, b, c = map(int, found.groups())
+        return [f"{b} * {c} = {b * c}", f"{a} + {b * c} = {a + b * c}"]
+    if short and (found := BRACKETS.fullmatch(question)):
+        bracket, c = found["bracket"], int(found["factor"])
+        inner = evaluate(bracket)
+        if inner >= 0:
+            return [f"{bracket} = {inner}", f"{inner} * {c} = {inner * c}"]
+    raise ValueError(f"{question!r} is none of the four kinds that the worked method solves")
 
 
 def _number(rng: random.Random, digits: int) -> int:
@@ -113,33 +158,31 @@ def problems(seed: int, count: int, digits: int = 5) -> Iterator[str]:
     rng, seen = random.Random(seed), set()
     for _ in range(count):
         for _ in range(1000):
-            question, steps = rng.choice(KINDS)(rng, digits)
+            question = rng.choice(KINDS)(rng, digits)
             if question not in seen:
                 break
         else:
             raise ValueError(f"{count} different problems do not exist with {digits} digits")
         seen.add(question)
-        yield "\n".join([f"Q: {question}", *steps, f"A: {evaluate(question)}"]) + "\n"
+        yield worked(question)
+
+
+def worked(question: str) -> str:
+    """The whole problem: question, steps and answer. ValueError as in `worked_steps`."""
+    steps = worked_steps(question)
+    return "\n".join([f"Q: {question}", *steps, f"A: {evaluate(question)}"]) + "\n"
 
 
 def verify(text: str) -> bool:
-    """True when `text` is one problem whose every step and answer are right.
+    """True when `text` is one problem solved by the worked method, from the question to the answer.
 
-    The question is evaluated anew; each "x = y" of the steps must hold and the last line must be
-    the answer. Any other text is False, never an error.
+    Every line must be the method's own: each equation, each "write", "carry" and "borrow", none
+    missing, none added, in ASCII. A true equation that does not belong there is False, and so is a
+    right answer without its steps. Space around lines and around the text is free. Any other text
+    is False, never an error.
     """
-    lines = text.strip().splitlines()
-    if len(lines) < 2 or not lines[0].startswith("Q: ") or not lines[-1].startswith("A: "):
-        return False
+    lines = [line.strip(" \r") for line in text.strip(" \r\n").split("\n")]
     try:
-        expected = evaluate(lines[0].removeprefix("Q: "))
-        if not re.fullmatch(r"-?\d+", answer := lines[-1].removeprefix("A: ").strip()):
-            return False
-        return int(answer) == expected and all(map(_step_holds, lines[1:-1]))
+        return lines == worked(lines[0].removeprefix("Q: ")).splitlines()
     except ValueError:
         return False
-
-
-def _step_holds(line: str) -> bool:
-    found = re.match(r"([\d\s+*()-]+) = (-?\d+)(?:,|$)", line)
-    return bool(found) and evaluate(found[1]) == int(found[2])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_utils.data.arithmetic import KINDS, evaluate, problems, verify
+from course_utils.data.arithmetic import KINDS, evaluate, problems, verify, worked, worked_steps
+from course_utils.data.texts import worked_arithmetic
 
 some = settings(max_examples=200, deadline=None, derandomize=True)
 EXAMPLE = "Q: 47 + 85\n7 + 5 = 12, write 2, carry 1\n4 + 8 + 1 = 13, write 13\nA: 132\n"
@@ -34,8 +35,12 @@ def test_all_four_kinds_occur():
 def test_the_answer_follows_from_the_steps(kind, digits):
     rng = random.Random(digits)
     for _ in range(200):
-        question, steps = kind(rng, digits)
+        question = kind(rng, digits)
+        steps = worked_steps(question)
         assert verify("\n".join([f"Q: {question}", *steps, f"A: {evaluate(question)}"]))
+        for step in steps:
+            left, _, right = step.partition(",")[0].partition(" = ")
+            assert evaluate(left) == int(right)
         written = [found[1] for step in steps if (found := re.search(r"write (\d+)", step))]
         if written:  # digits are written from the right; the last step writes all that is left
             assert int("".join(reversed(written))) == evaluate(question)
@@ -46,6 +51,8 @@ def test_the_answer_follows_from_the_steps(kind, digits):
 def test_the_same_seed_gives_the_same_text_on_every_machine():
     digest = hashlib.sha256("".join(problems(3, 500)).encode()).hexdigest()
     assert digest[:16] == "a60e84d4ac78ad94"
+    corpus = hashlib.sha256("".join(worked_arithmetic().values()).encode()).hexdigest()
+    assert corpus[:12] == "935dc13535ee"  # the corpus's domain: its records rest on this text
     assert list(problems(3, 5)) == list(problems(3, 500))[:5] != list(problems(4, 5))
 
 
@@ -55,8 +62,71 @@ def test_too_many_for_so_few_digits():
 
 
 def test_the_example_holds():
-    assert verify(EXAMPLE)
-    assert verify("Q: 2 * (3 - 5)\nA: -4") and verify("Q: 2 * (3 - 5)\n3 - 5 = -2\nA: -4\n")
+    assert verify(EXAMPLE) and worked("47 + 85") == EXAMPLE
+    assert verify(f"\n  {EXAMPLE} \n") and verify(EXAMPLE.replace("\n", " \r\n"))
+
+
+HAND_WORKED = """
+Q: 3 + 998
+3 + 8 = 11, write 1, carry 1
+9 + 1 = 10, write 0, carry 1
+9 + 1 = 10, write 10
+A: 1001
+
+Q: 1000 - 1
+0 - 1 + 10 = 9, write 9, borrow 1
+0 - 1 + 10 = 9, write 9, borrow 1
+0 - 1 + 10 = 9, write 9, borrow 1
+1 - 1 = 0, write 0
+A: 999
+
+Q: 407 * 6
+7 * 6 = 42, write 2, carry 4
+0 * 6 + 4 = 4, write 4
+4 * 6 = 24, write 24
+A: 2442
+
+Q: (12 - 5) * 3
+12 - 5 = 7
+7 * 3 = 21
+A: 21
+
+Q: 4 + 20 * 9
+20 * 9 = 180
+4 + 180 = 184
+A: 184
+"""
+
+
+@pytest.mark.parametrize("text", HAND_WORKED.split("\n\n"))
+def test_problems_worked_by_hand(text):
+    assert verify(text)
+    for place in range(1, len(text.strip().split("\n"))):  # every line is needed, none twice
+        lines = text.strip().split("\n")
+        assert not verify("\n".join([*lines[:place], *lines[place + 1 :]]))
+        assert not verify("\n".join([*lines[: place + 1], *lines[place:]]))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        *(
+            "3 - 5",
+            "12 * 34",
+            "(3 - 5) * 2",
+            "2 * (3 - 5)",
+            "007 + 5",
+            "4+5",
+            "-4 + 5",
+            "1 + 2 + 3",
+        ),
+        *("7", "", "٤ + ٥", "9" * 60 + " + " + "9" * 60),
+    ],
+)
+def test_questions_outside_the_method(question):
+    with pytest.raises(ValueError, match="none of the four kinds"):
+        worked_steps(question)
+    assert not verify(f"Q: {question}\nA: 9")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +146,25 @@ def test_the_example_holds():
         ("7 + 5 = 12, write 2, carry 1", "seven and five make twelve"),
         ("7 + 5 = 12, write 2, carry 1", "so we see: 7 + 5 = 12"),
         ("7 + 5 = 12, write 2, carry 1", ""),
+        ("7 + 5 = 12, write 2, carry 1\n", ""),
+        ("write 2", "write 3"),
+        ("write 13", "write 3"),
+        (", write 2", ""),
+        ("carry 1", "carry 2"),
+        (", carry 1", ""),
+        ("carry 1", "borrow 1"),
+        ("carry 1", "carry 1, carry 1"),
+        ("7 + 5", "5 + 7"),
+        ("4 + 8 + 1 = 13", "4 + 9 = 13"),
+        ("7 + 5 = 12", "7 + 5  = 12"),
+        ("A: 132", "1 + 1 = 2\nA: 132"),
+        ("7 + 5 = 12, write 2, carry 1\n4 + 8 + 1 = 13, write 13", "100 + 32 = 132"),
+        ("A: 132", "A: ١٣٢"),
+        ("A: 132", "A: １３２"),
+        ("7 + 5 = 12", "٧ + ٥ = ١٢"),
+        ("A: 132", "A: 0132"),
+        ("A: 132", "A: +132"),
+        ("\n", "\u2028"),
         ("Q: 47 + 85", "Q: 47 + 86"),
         ("Q: 47 + 85", "47 + 85"),
         ("Q: 47 + 85", "Q: 47 + 85 = 132"),
@@ -152,9 +241,9 @@ def test_text_that_looks_like_a_problem_is_never_an_error(parts, framed):
 
 @some
 @given(st.integers(0, 2**31), st.data())
-def test_one_changed_digit_of_a_result_is_noticed(seed, data):
+def test_one_changed_digit_is_noticed(seed, data):
     text = next(problems(seed, 1))
-    places = [found.span(1) for found in re.finditer(r"(?: = |A: )(\d+)", text)]
+    places = [found.span() for found in re.finditer(r"\d+", text)]
     start, end = data.draw(st.sampled_from(places))
     place = data.draw(st.integers(start, end - 1))
     digit = str((int(text[place]) + data.draw(st.integers(1, 9))) % 10)
