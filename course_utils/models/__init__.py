@@ -3,12 +3,15 @@
 from course_utils.models.checkpoints import load_checkpoint, save_checkpoint, shipped
 from course_utils.models.config import ModelConfig
 from course_utils.models.decoder import DecoderLM, moe_layers
+from course_utils.models.routing import chosen_experts, without_expert
 
 __all__ = [
     "DecoderLM",
     "ModelConfig",
+    "chosen_experts",
     "load_checkpoint",
     "moe_layers",
     "save_checkpoint",
     "shipped",
+    "without_expert",
 ]
