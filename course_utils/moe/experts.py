@@ -27,6 +27,11 @@ def expert(x_TD: Tensor, w_gate_DF: Tensor, w_up_DF: Tensor, w_down_FD: Tensor) 
     return swiglu(x_TD @ w_gate_DF, x_TD @ w_up_DF) @ w_down_FD
 
 
+def identity_part(x_TD: Tensor, experts_TK: Tensor, weights_TK: Tensor, E: int) -> Tensor:
+    """What identity experts give: x times the weights of the indices that are E or more."""
+    return x_TD * (weights_TK * (experts_TK >= E)).sum(1, keepdim=True)
+
+
 def experts_dense(
     x_TD: Tensor,
     experts_TK: Tensor,
@@ -37,13 +42,13 @@ def experts_dense(
 ) -> Tensor:
     """Every expert for every token, as one large product; weight 0 where not chosen."""
     E, D, width = w_gate_EDF.shape
-    choices = max(E, int(experts_TK.max()) + 1) if experts_TK.numel() else E
-    mix_TE = weights_TK.new_zeros(len(x_TD), choices).scatter_add(1, experts_TK, weights_TK)
+    mix_TE = weights_TK.new_zeros(len(x_TD), E + 1)  # the last column is for identity experts
+    mix_TE = mix_TE.scatter_add(1, experts_TK.clamp(max=E), weights_TK)
     gate_TEF = (x_TD @ w_gate_EDF.transpose(0, 1).reshape(D, -1)).view(-1, E, width)
     up_TEF = (x_TD @ w_up_EDF.transpose(0, 1).reshape(D, -1)).view(-1, E, width)
     hidden_TEF = swiglu(gate_TEF, up_TEF) * mix_TE[:, :E, None]
     y_TD = hidden_TEF.flatten(1) @ w_down_EFD.reshape(-1, D)
-    return y_TD + mix_TE[:, E:].sum(1, keepdim=True) * x_TD
+    return y_TD + mix_TE[:, E:] * x_TD
 
 
 def experts_loop(
@@ -56,7 +61,7 @@ def experts_loop(
 ) -> Tensor:
     """One expert after another: find its tokens, compute them, add them where they belong."""
     E = len(w_gate_EDF)
-    y_TD = x_TD * (weights_TK * (experts_TK >= E)).sum(1, keepdim=True)
+    y_TD = identity_part(x_TD, experts_TK, weights_TK, E)
     for e in range(E):
         tokens, place = torch.where(experts_TK == e)
         if len(tokens):
