@@ -345,8 +345,8 @@ MOE_LAYER_COST = (
     WrongAnswer(
         "shared experts forgotten",
         lambda D, E, k, F, s=0: _cost(D, E, k, F),
-        "The shared experts are missing. They come on top of the routed ones: E + shared are stored, "
-        "k + shared are used by a token.",
+        "The shared experts are missing. They come on top of the routed ones: E + shared are "
+        "stored, k + shared are used by a token.",
     ),
     WrongAnswer(
         "shared experts not active",
