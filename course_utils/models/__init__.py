@@ -4,6 +4,7 @@ from course_utils.models.checkpoints import load_checkpoint, save_checkpoint, sh
 from course_utils.models.config import ModelConfig
 from course_utils.models.decoder import DecoderLM, moe_layers
 from course_utils.models.routing import chosen_experts, without_expert
+from course_utils.models.upcycling import upcycle
 
 __all__ = [
     "DecoderLM",
@@ -13,5 +14,6 @@ __all__ = [
     "moe_layers",
     "save_checkpoint",
     "shipped",
+    "upcycle",
     "without_expert",
 ]

@@ -204,8 +204,9 @@ class DecoderLM(nn.Module):
         )
 
     def count_parameters(self, embedding: bool = True) -> int:
-        """Numbers in the model, a tied table once; without `embedding`: no table and no head."""
-        total = sum(weight.numel() for weight in self.parameters())
+        """Numbers in the model, routing biases included and a tied table once; without
+        `embedding`: no table and no head."""
+        total = sum(weight.numel() for weight in (*self.parameters(), *self.buffers()))
         if embedding:
             return total
         tables = {id(w): w.numel() for w in (self.model.embed_tokens.weight, self.lm_head.weight)}
