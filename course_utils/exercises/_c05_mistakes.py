@@ -99,8 +99,8 @@ SPLIT_EXPERTS = (
     WrongAnswer(
         "earlier shared experts not cut",
         lambda c, m, s=0: _taken(c, m, s, s, s, n_shared_experts=c.n_shared_experts + s),
-        "Shared experts that were there before have the width of an expert too, so they shrink with "
-        "it. Each of them becomes m pieces: n_shared_experts * m + shared.",
+        "Shared experts that were there before have the width of an expert too, so they shrink "
+        "with it. Each of them becomes m pieces: n_shared_experts * m + shared.",
     ),
     WrongAnswer(
         "the rest of the config forgotten",

@@ -42,13 +42,14 @@ JENSEN_SHANNON = (
         "Kullback-Leibler",
         _kl,
         "This is the Kullback-Leibler divergence from q. It is infinite as soon as q leaves out an "
-        "expert that p uses, and differs when p and q change places. Compare both with (p + q) / 2.",
+        "expert that p uses, and differs when p and q change places. Compare both with the middle, "
+        "(p + q) / 2.",
         also=(lambda p, q: _kl(q, p),),
     ),
     WrongAnswer(
         "symmetric Kullback-Leibler",
         lambda p, q: (_kl(p, q) + _kl(q, p)) / 2,
-        "You compare p with q and q with p. That is symmetric, and infinite where one of them is 0. "
+        "You compare p with q and q with p: symmetric, and infinite where one of them is 0. "
         "Compare each with the middle (p + q) / 2: then nothing is divided by zero.",
         also=(lambda p, q: _kl(p, q) + _kl(q, p),),
     ),
@@ -61,8 +62,8 @@ JENSEN_SHANNON = (
     WrongAnswer(
         "the distance",
         lambda p, q: _js(p, q).clamp(min=0).sqrt(),
-        "This is the square root, the Jensen-Shannon distance (scipy's `jensenshannon` returns it). "
-        "The divergence is its square.",
+        "This is the square root, the Jensen-Shannon distance, which scipy's `jensenshannon` "
+        "returns. The divergence is its square.",
     ),
     WrongAnswer(
         "zero times minus infinity",
