@@ -17,12 +17,19 @@ from pathlib import Path
 from statistics import mean, stdev
 
 FOLDER = Path(__file__).parent
-RECIPES = {"c02_scaling": "course_utils.records.scaling"}
+RECIPES = {
+    "c02_scaling": "course_utils.records.scaling",
+}
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 CODE = (
     *("attention", "layers", "models/config.py", "models/decoder.py", "training"),
     *("data/arithmetic.py", "data/batches.py", "data/corpus.py", "data/texts.py"),
+)
+EXPERT_CODE = (
+    *CODE,
+    *("moe/config.py", "moe/rules.py", "moe/routing.py", "moe/experts.py", "moe/layer.py"),
+    *("moe/balance.py", "moe/load.py"),
 )
 
 
@@ -48,10 +55,13 @@ def names() -> list[str]:
     return list(RECIPES)
 
 
-def code_hash() -> str:
-    """Twelve digits over the code that decides a training run; comments and docstrings are free."""
+def code_hash(parts: Sequence[str] = CODE) -> str:
+    """Twelve digits over the code that decides a training run; comments and docstrings are free.
+
+    `parts` are files and folders of the package: `CODE`, or `EXPERT_CODE` for models with experts.
+    """
     digest = hashlib.sha256()
-    for part in CODE:
+    for part in parts:
         place = FOLDER.parent / part
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             digest.update(path.name.encode() + b"\n".join(_statements(path)))

@@ -16,8 +16,9 @@ def exact_products(monkeypatch):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
+# float64 as well has RoPE's angles in 32 bits, as transformers, and cosines differ by device
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+    ("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
 )
 @pytest.mark.parametrize("padded", [False, True])
 @torch.no_grad()

@@ -15,7 +15,8 @@ from course_utils.generation import generate
 from course_utils.models import shipped
 from course_utils.models.checkpoints import SHIPPED, read_header
 from course_utils.records import load_record
-from course_utils.records.dense import dense_config, recipe
+from course_utils.records.checkpoint import recipe
+from course_utils.records.dense import dense_config
 from course_utils.training import evaluate
 
 
