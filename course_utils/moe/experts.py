@@ -10,8 +10,8 @@ tokens. `experts_sorted` sorts the pairs (token, expert) by expert, so that each
 block of rows. `experts_grouped` leaves the loop over the blocks to one kernel. The layer's
 default, `segments.experts_fast`, is the same sorted plan with its own backward pass.
 
-Left out: experts with biases, and kernels that never write the sorted rows to memory (MegaBlocks,
-Gale et al. 2022, section 4). Source: Shazeer et al. 2017, equation 1, with SwiGLU experts as in
+Left out: experts with biases, and kernels that never write the sorted rows to memory (ScatterMoE,
+Tan et al. 2024). Source: Shazeer et al. 2017, equation 1, with SwiGLU experts as in
 Jiang et al. 2024, "Mixtral of Experts", section 2.1.
 """
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.layers import swiglu
+from course_utils.moe.permute import Combine, Dispatch
 
 
 def expert(x_TD: Tensor, w_gate_DF: Tensor, w_up_DF: Tensor, w_down_FD: Tensor) -> Tensor:
@@ -113,21 +114,22 @@ def experts_grouped(
 ) -> Tensor:
     """The sorted plan with one grouped product in place of the loop; nothing waits for the device.
 
-    Rows behind the last real expert's are not computed, and masked. `identity=False` promises
-    that there are none, and saves the masks. D and F must be multiples of 16 bytes.
+    Rows behind the last real expert's are left uncomputed by the kernel, so they are masked.
+    `identity=False` promises that there are none, and saves the masks. D and F must be multiples
+    of 16 bytes; float64 has no grouped product.
     """
-    E, (T, K) = len(w_gate_EDF), experts_TK.shape
+    E, K = len(w_gate_EDF), experts_TK.shape[1]
     sorted_S, order_S = experts_TK.flatten().sort(stable=True)
     ends_E = torch.searchsorted(sorted_S, torch.arange(E, device=x_TD.device), right=True).int()
-    rows_SD = tokens_SD = x_TD[order_S // K]
-    spare_S1 = (sorted_S >= E)[:, None]
-    if identity:
-        rows_SD = tokens_SD.masked_fill(spare_S1, 0)  # their gradient, not computed either, is 0
+    inverse_S, spare_S1 = order_S.argsort(), (sorted_S >= E)[:, None]
+    rows_SD = Dispatch.apply(x_TD, order_S, inverse_S, K)
+    weights_S1 = Dispatch.apply(weights_TK.reshape(-1, 1), order_S, inverse_S, 1)
+    if identity:  # a mask also stops the gradient, which is as little computed for these rows
+        rows_SD, weights_S1 = (t.masked_fill(spare_S1, 0) for t in (rows_SD, weights_S1))
     gate_SF = F.grouped_mm(rows_SD, w_gate_EDF, offs=ends_E)
     up_SF = F.grouped_mm(rows_SD, w_up_EDF, offs=ends_E)
-    hidden_SF = swiglu(gate_SF, up_SF)
-    out_SD = F.grouped_mm(hidden_SF, w_down_EFD, offs=ends_E)
-    if identity:
-        out_SD = torch.where(spare_S1, tokens_SD, out_SD)
-    out_TKD = out_SD[order_S.argsort()].view(T, K, x_TD.shape[1])
-    return (weights_TK[:, None] @ out_TKD)[:, 0]
+    out_SD = F.grouped_mm(swiglu(gate_SF, up_SF) * weights_S1, w_down_EFD, offs=ends_E)
+    if not identity:
+        return Combine.apply(out_SD, order_S, inverse_S, K)
+    y_TD = Combine.apply(out_SD.masked_fill(spare_S1, 0), order_S, inverse_S, K)
+    return y_TD + identity_part(x_TD, experts_TK, weights_TK, E)

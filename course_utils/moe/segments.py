@@ -13,7 +13,7 @@ ever stored. Two things make it work:
 `experts_fast` takes this path on a CPU. A GPU computes one small product at a time badly, and must
 not wait for the counts: there it is `experts_grouped`.
 
-Left out: second derivatives. Source of the plan: Gale et al. 2022, "MegaBlocks", section 3; of
+Left out: second derivatives. Source of the sorted plan: Gale et al. 2022, "MegaBlocks"; of
 recomputing: Dao et al. 2022, "FlashAttention", section 3.1.
 """
 
@@ -22,22 +22,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from course_utils.moe.experts import experts_grouped, identity_part
+from course_utils.moe.experts import experts_grouped, identity_part, sort_by_expert
 
 Block = tuple[int, slice, Tensor]  # expert, its rows among the sorted pairs, its tokens
 
 
 def blocks_of(experts_TK: Tensor, num_experts: int) -> tuple[Tensor, list[Block]]:
     """The order that sorts the pairs by expert, and the block of every expert with tokens."""
-    order_S = experts_TK.flatten().argsort(stable=True)
-    tokens_S = order_S // max(1, experts_TK.shape[1])
-    counts = experts_TK.flatten().bincount(minlength=num_experts).tolist()
+    order_S, ends_E = sort_by_expert(experts_TK, num_experts)
+    tokens_S = order_S // experts_TK.shape[1]
     blocks, start = [], 0
-    for e, count in enumerate(counts[:num_experts]):
-        rows = slice(start, start + count)
-        if count:
-            blocks.append((e, rows, tokens_S[rows]))
-        start += count
+    for e, end in enumerate(ends_E.tolist()):
+        if end > start:
+            blocks.append((e, slice(start, end), tokens_S[start:end]))
+        start = end
     return order_S, blocks
 
 
