@@ -18,9 +18,17 @@ from course_utils.moe.experts import (
 )
 from course_utils.moe.families import moe_config
 from course_utils.moe.granularity import expert_combinations, split_experts
+from course_utils.moe.launch import run_ranks
 from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
 from course_utils.moe.optimal_placement import place_optimally
+from course_utils.moe.parallel import (
+    copies_to_send,
+    expected_copies,
+    parallelize,
+    sum_gradients,
+    wire_bytes,
+)
 from course_utils.moe.placement import (
     balancedness,
     device_loads,
@@ -65,9 +73,11 @@ __all__ = [
     "beyond_capacity",
     "choose_with_bias",
     "control_divergences",
+    "copies_to_send",
     "device_loads",
     "drop",
     "dropped_share",
+    "expected_copies",
     "expert_capacity",
     "expert_combinations",
     "expert_counts",
@@ -87,6 +97,7 @@ __all__ = [
     "measure_specialization",
     "moe_config",
     "pack",
+    "parallelize",
     "place",
     "place_contiguously",
     "place_in_groups",
@@ -100,6 +111,7 @@ __all__ = [
     "route_with_bias",
     "router_z_loss",
     "routing_divergence",
+    "run_ranks",
     "sequence_balance_loss",
     "sigmoid_scores",
     "softmax_of_chosen",
@@ -107,6 +119,8 @@ __all__ = [
     "sort_by_expert",
     "split_experts",
     "sqrt_softplus_scores",
+    "sum_gradients",
     "top_tokens",
     "update_bias",
+    "wire_bytes",
 ]

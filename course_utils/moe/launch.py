@@ -31,11 +31,12 @@ def run_ranks(ranks: int, program: Sequence[str], *, timeout: float = 120.0) -> 
     Raises TimeoutError after `timeout` seconds, RuntimeError with the end of what was printed when
     a rank failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "out.json", Path(folder) / "log.txt"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        out, log = folder / "out.json", folder / "launcher.log"
         with log.open("wb") as file:
             launcher = subprocess.Popen(
-                [*_launcher(ranks), *program, "--out", str(out)],
+                [*_launcher(ranks, folder), *program, "--out", str(out)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -45,14 +46,14 @@ def run_ranks(ranks: int, program: Sequence[str], *, timeout: float = 120.0) -> 
         if code is None:
             raise TimeoutError(
                 f"{ranks} processes did not finish in {timeout:g} s, and were ended. "
-                f"Perhaps one waits for another.\n{_end(log)}"
+                f"Perhaps one waits for another.\n{_printed(folder)}"
             )
         if code or not out.is_file():
-            raise RuntimeError(f"the launcher ended with code {code}:\n{_end(log)}")
+            raise RuntimeError(f"the launcher ended with code {code}:\n{_printed(folder)}")
         return json.loads(out.read_text(encoding="utf-8"))
 
 
-def _launcher(ranks: int) -> list[str]:
+def _launcher(ranks: int, folder: Path) -> list[str]:
     options = {
         "nnodes": 1,
         "nproc-per-node": ranks,
@@ -60,6 +61,8 @@ def _launcher(ranks: int) -> list[str]:
         "rdzv-endpoint": "127.0.0.1:0",
         "local-addr": "127.0.0.1",
         "max-restarts": 0,
+        "redirects": 3,  # what each rank prints goes to files of its own
+        "log-dir": folder / "ranks",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-m", "torch.distributed.run", *flags]
@@ -73,8 +76,18 @@ def _environment() -> dict[str, str]:
     return defaults | dict(os.environ)
 
 
-def _end(log: Path, lines: int = 25) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+def _printed(folder: Path, lines: int = 12) -> str:
+    """The last lines of each rank, or of the launcher where no rank has said anything."""
+    files = {
+        f"rank {path.parent.name}": path
+        for path in sorted(folder.glob("ranks/*/attempt_0/*/stderr.log"))
+        if path.stat().st_size
+    }
+    parts = []
+    for name, path in (files or {"launcher": folder / "launcher.log"}).items():
+        last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        parts.append("\n".join([f"--- {name}:", *last]))
+    return "\n".join(parts)
 
 
 def _wait_and_end(launcher: subprocess.Popen, timeout: float) -> int | None:
