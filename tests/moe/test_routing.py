@@ -245,6 +245,13 @@ def test_rules_by_hand() -> None:
     assert weight_T1.tolist() == [[0.25], [0.75], [0.0]]
 
 
+def test_gpt_oss_chooses_by_logits_where_softmax_has_only_zeros() -> None:
+    logits_TE = torch.tensor([[-300.0, -250.0, -300.0, 10.0, -260.0, -300.0, -240.0, -300.0]])
+    found = route(logits_TE, SOFTMAX["softmax of chosen"])
+    assert found.experts_TK.tolist() == [[3, 6, 1]]
+    assert (found.scores_TE > 0).sum() == 1
+
+
 def test_scores_by_hand() -> None:
     logits_TE = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64)
     ones = torch.tensor([[1.0, 2.718281828459045, 7.38905609893065]], dtype=torch.float64)
