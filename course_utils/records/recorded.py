@@ -19,6 +19,7 @@ from statistics import mean, stdev
 FOLDER = Path(__file__).parent
 RECIPES = {
     "c02_scaling": "course_utils.records.scaling",
+    "c02_smollm2": "course_utils.records.smollm2",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
