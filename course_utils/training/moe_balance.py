@@ -107,12 +107,18 @@ class BiasUpdate:
 
 @dataclass
 class BalanceTrace:
-    """Called after each step, keeps MaxVio and load entropy of every layer in that step's batch."""
+    """Called after each step, keeps the loads of that step's batch, by step and layer.
 
+    `counts_SLE` holds tokens per layer and expert (L, E), from which the share that any capacity
+    would drop follows (`moe.dropped_share`); MaxVio and load entropy are computed.
+    """
+
+    counts_SLE: list[Tensor] = field(default_factory=list)
     max_violations_SL: list[list[float]] = field(default_factory=list)
     entropies_SL: list[list[float]] = field(default_factory=list)
 
     def __call__(self, model: nn.Module) -> None:
         counts_LE = layer_counts(model).cpu()
+        self.counts_SLE.append(counts_LE)
         self.max_violations_SL.append([max_violation(counts_E) for counts_E in counts_LE])
         self.entropies_SL.append([load_entropy(counts_E) for counts_E in counts_LE])

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from course_utils.models import DecoderLM, ModelConfig
-from course_utils.moe import Routing, load_balancing_loss, router_z_loss, sequence_balance_loss
+from course_utils.moe import (
+    MoEConfig,
+    Routing,
+    load_balancing_loss,
+    router_z_loss,
+    sequence_balance_loss,
+)
 from course_utils.training import (
     AuxiliaryLoss,
     BalanceTrace,
@@ -159,7 +165,7 @@ def test_balancing_balances_and_the_trace_shows_it():
     }.items():
         trace = BalanceTrace()
         run(config=config, **options | {"after_step": [*options.get("after_step", []), trace]})
-        assert len(trace.max_violations_SL) == len(trace.entropies_SL) == 120
+        assert len(trace.max_violations_SL) == len(trace.counts_SLE) == 120
         assert all(len(row) == 2 for row in trace.max_violations_SL + trace.entropies_SL)
         worst = max(map(max, trace.max_violations_SL[-10:]))
         ends[name] = worst, min(map(min, trace.entropies_SL[-10:]))
@@ -189,6 +195,35 @@ def test_a_resumed_run_keeps_the_bias(tmp_path):
     assert state.losses == whole.losses
     for one, other in zip(state.model.layers, whole.model.layers, strict=True):
         assert torch.equal(one.gate.e_score_correction_bias, other.gate.e_score_correction_bias)
+
+
+@pytest.mark.parametrize("scoring_func", ["softmax", "sigmoid"])
+def test_the_decoder_with_experts_trains_balanced(scoring_func):
+    moe = MoEConfig(E, K, 12, scoring_func=scoring_func, use_routing_bias=True)
+    size = ModelConfig(V, 16, 24, 2, 4, 2, 4, 32, moe=moe)
+
+    def end(**options) -> tuple[float, nn.Module]:
+        trace = BalanceTrace()
+        options["after_step"] = [*options.get("after_step", []), trace]
+        config = replace(CONFIG, steps=40)
+        model = DecoderLM(size, seed=2)
+        with torch.no_grad():  # tokens share a direction that two experts like
+            model.model.embed_tokens.weight += 0.02
+            for layer in model.model.layers:
+                layer.mlp.gate.weight[:2] += 0.04
+        model = train(model, STREAM, config, progress=False, **options).model
+        assert all(counts.sum(1).tolist() == [8 * 16 * K] * 2 for counts in trace.counts_SLE)
+        return max(map(max, trace.max_violations_SL[-5:])), model
+
+    none, _ = end()
+    by_bias, model = end(after_step=[BiasUpdate(0.003)])
+    by_loss, _ = end(extra_losses=[AuxiliaryLoss(1.0), SequenceLoss(0.1, 16), ZLoss(0.001)])
+    assert none > 1.5 and by_bias < 0.7 * none and by_loss < 0.7 * none
+    names = [name for name, _ in model.named_parameters()]
+    assert not any("bias" in name for name in names)
+    for layer in model.model.layers:
+        bias_E = layer.mlp.gate.e_score_correction_bias
+        assert bias_E.abs().max() > 0.01 and bias_E.grad is None
 
 
 def test_what_is_missing_is_named(model):
