@@ -23,7 +23,7 @@ from course_utils.moe.parallel import (
     turns,
     wire_bytes,
 )
-from course_utils.moe.placement import place_contiguously
+from course_utils.moe.placement import device_loads, place_contiguously
 
 sys.path.insert(0, str(Path(__file__).parent))
 import parallel_ranks
@@ -89,6 +89,33 @@ def test_cases_are_what_their_names_say(results, ranks):
     )
     limited = sum(vectors("one group", rank) for rank in range(ranks))
     assert 0 < limited < 0.9 * sum(vectors("even", rank) for rank in range(ranks))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_demonstration_measures_what_it_says(device):
+    ranks = 2 if device == "cpu" else min(2, torch.cuda.device_count())
+    if ranks == 0:
+        pytest.skip("no GPU")
+    options = {"device": device, "tokens": 301, "copies": 4, "repeat": 1}
+    limits = [str(m) for m in range(ranks, 0, -1)]
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    program = ["-m", "course_utils.moe.parallel_demo", *flags, "--limits", *limits]
+    result = run_ranks(ranks, program, timeout=120)
+    assert result["ranks"] == ranks and len(result["runs"]) == ranks + 1
+    for run in result["runs"]:
+        assert max(run["errors"].values()) < 1e-5 and len(run["errors"]) == 9
+        assert run["vector_bytes"] == run["formula_bytes"]
+        assert run["copies"] <= run["elsewhere"] <= sum(run["loads"]) == 301 * 4
+        assert run["pairs_per_rank"] == pytest.approx(
+            device_loads(run["loads"], run["placement"]), abs=16
+        )
+        assert run["copies"] <= 301 * run["limit"]
+    placed = result["runs"][-1]
+    assert sum(map(len, placed["placement"])) == 16 + 4
+    if ranks == 2:
+        free, limited, _ = result["runs"]
+        assert limited["vector_bytes"] < 0.8 * free["vector_bytes"]
+        assert free["balancedness"] < placed["balancedness"] > 0.95
 
 
 def test_a_copy_for_each_rank_and_no_more():
