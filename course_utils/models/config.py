@@ -75,6 +75,11 @@ class ModelConfig:
                 f"first_k_dense_replace {self.moe.first_k_dense_replace} is more than the "
                 f"{self.num_hidden_layers} layers there are"
             )
+        if self.moe.num_hash_layers:
+            raise ValueError(
+                f"num_hash_layers is {self.moe.num_hash_layers}: this decoder gives its layers no "
+                "token ids; set it to 0"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
