@@ -105,6 +105,12 @@ ORACLES = {
     "ernie4_5_moe": Oracle(
         "ernie4_5_moe", "Ernie4_5_MoeTopKRouter", {"moe_num_experts": E, "moe_k": K}, 0.03
     ),
+    "ernie4_5_moe, sum below the floor": Oracle(
+        "ernie4_5_moe",
+        "Ernie4_5_MoeTopKRouter",
+        {"moe_num_experts": E, "moe_k": K, "moe_norm_min": 0.6},
+        0.03,
+    ),
     "longcat_flash": Oracle("longcat_flash", "LongcatFlashTopkRouter", LONGCAT, 0.03),
     "deepseek_v4": Oracle("deepseek_v4", "DeepseekV4TopKRouter", V3, 0.5),
     "deepseek_v4, hash": Oracle("deepseek_v4", "DeepseekV4HashRouter", V3 | {"vocab_size": 40}),
