@@ -22,7 +22,12 @@ from typing import Any
 
 import psutil
 
-LOOPBACK = {"Linux": "lo", "Darwin": "lo0"}
+# gloo on the loopback interface; PyTorch for Windows is built without libuv.
+SETTINGS = {
+    "Linux": {"GLOO_SOCKET_IFNAME": "lo"},
+    "Darwin": {"GLOO_SOCKET_IFNAME": "lo0"},
+    "Windows": {"USE_LIBUV": "0"},
+}
 
 
 def run_ranks(ranks: int, program: Sequence[str], *, timeout: float = 120.0) -> Any:
@@ -69,11 +74,8 @@ def _launcher(ranks: int, folder: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """One thread a process, and gloo on the loopback interface, unless they are set."""
-    defaults = {"OMP_NUM_THREADS": "1"}
-    if name := LOOPBACK.get(platform.system()):
-        defaults["GLOO_SOCKET_IFNAME"] = name
-    return defaults | dict(os.environ)
+    """One thread a process, and what this system needs; what the user has set stays."""
+    return {"OMP_NUM_THREADS": "1"} | SETTINGS.get(platform.system(), {}) | dict(os.environ)
 
 
 def _printed(folder: Path, lines: int = 12) -> str:

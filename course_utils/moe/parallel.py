@@ -187,8 +187,14 @@ def expected_copies(num_experts: int, k: int, ranks: int, limit: int | None = No
 
     Each rank hosts E / ranks experts; with `limit` m all k lie on m ranks, drawn at random. A rank
     among the m is needed unless none of the k is there: 1 - C(mE/R - E/R, k) / C(mE/R, k).
+    Raises ValueError when the ranks do not divide the experts, or m of them host fewer than k.
     """
     size, m = num_experts // ranks, limit or ranks
+    if num_experts % ranks or k > m * size:
+        raise ValueError(
+            f"{num_experts} experts on {ranks} ranks, {k} of them on {m} ranks: ranks must divide "
+            "experts (count redundant copies in), and the limit leave enough of them"
+        )
     missed = math.comb(m * size - size, k) / math.comb(m * size, k)
     return m * (1 - missed) * (ranks - 1) / ranks
 

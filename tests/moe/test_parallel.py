@@ -175,6 +175,9 @@ def test_expected_copies_of_large_models_by_drawing():
     assert expected_copies(256, 8, 32) == pytest.approx(len(token_C) / 4000, rel=0.02)
     assert all(expected_copies(256, 8, 8, m) <= m for m in (1, 2, 4, 8))
     assert expected_copies(8, 8, 1) == 0
+    for E, k, ranks, limit in [(256, 8, 144, None), (16, 5, 8, 2)]:
+        with pytest.raises(ValueError, match=f"{E} experts on {ranks} ranks"):
+            expected_copies(E, k, ranks, limit)
 
 
 @pytest.fixture
