@@ -20,17 +20,21 @@ FOLDER = Path(__file__).parent
 RECIPES = {
     "c02_scaling": "course_utils.records.scaling",
     "c02_smollm2": "course_utils.records.smollm2",
+    "c03_dense_vs_moe": "course_utils.records.dense_vs_moe",
+    "c04_balance": "course_utils.records.balance",
+    "c05_granularity": "course_utils.records.granularity",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 CODE = (
-    *("attention", "layers", "models/config.py", "models/decoder.py", "training"),
+    *("attention", "layers", "models/config.py", "models/decoder.py"),
+    *("training/evaluate.py", "training/loop.py", "training/loss.py"),
     *("data/arithmetic.py", "data/batches.py", "data/corpus.py", "data/texts.py"),
 )
 EXPERT_CODE = (
     *CODE,
     *("moe/config.py", "moe/rules.py", "moe/routing.py", "moe/experts.py", "moe/layer.py"),
-    *("moe/balance.py", "moe/load.py"),
+    *("moe/balance.py", "moe/load.py", "training/moe_balance.py"),
 )
 
 

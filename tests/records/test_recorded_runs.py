@@ -12,6 +12,8 @@ from course_utils.models import DecoderLM
 from course_utils.records import recorded, scaling
 from course_utils.records.recorded import CODE, FOLDER, code_hash, load_record, save_record, verify
 
+TRAINED = ("c02_scaling", "c02_dense", "c03_dense_vs_moe", "c03_moe", "c04_balance")
+TRAINED += ("c05_granularity",)
 SIZES, SEEDS, BUDGETS = ("small", "medium", "large"), (0, 1, 2), ("tokens", "compute")
 
 
@@ -63,7 +65,7 @@ def test_the_first_loss_is_that_of_a_guess():
         assert row["loss_first_step"] == pytest.approx(8.3178, abs=0.1)  # ln 4096
 
 
-@pytest.mark.parametrize("name", ["c02_scaling", "c02_dense"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_all_rows_are_of_one_code_and_one_corpus(name):
     rows = load_record(name).rows
     for column in ("code", "corpus"):
@@ -71,7 +73,7 @@ def test_all_rows_are_of_one_code_and_one_corpus(name):
         assert isinstance(value, str) and len(value) == 12 and int(value, 16) >= 0
 
 
-@pytest.mark.parametrize("name", ["c02_scaling", "c02_dense"])
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_whole_lies_between_its_domains(name):
     for row in load_record(name).rows:
         domains = [row[f"{domain}_bits"] for domain in DOMAINS]
