@@ -6,7 +6,7 @@ Left out: rounding, and names ("A10B") that follow no convention.
 Sources: the publishers' own captions, quoted in the catalog entries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 
 from course_utils.accounting.tensors import BIASES, EMBEDDING, HEAD, NORMS, ROUTER, Count, Weight
@@ -64,7 +64,7 @@ def convention(name: str) -> Callable[..., Count]:
     return CONVENTIONS[name]
 
 
-def fitting_conventions(printed: str, counts: Mapping[str, int]) -> list[str]:
+def fitting_conventions(printed: str, counts: dict[str, int]) -> list[str]:
     """The conventions whose count rounds to a figure as printed, in billions, such as "36.7".
 
     A figure stands for what rounds to it at its own number of decimals: "10" for 9.5 to 10.5.

@@ -11,16 +11,13 @@ Left out: biases, windows, shared layers, indexers, linear attention. A ModelSpe
 Sources: shapes as in `transformers` 5.23; latents: arXiv 2405.04434, section 2.1.
 """
 
-from collections.abc import Mapping
-from typing import Any
 
-
-def head_width(config: Mapping[str, Any]) -> int:
+def head_width(config: dict) -> int:
     """Channels of one head: head_dim, or the model's width over the heads where it is missing."""
     return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
-def llama_parameters(config: Mapping[str, Any]) -> int:
+def llama_parameters(config: dict) -> int:
     """All parameters of a dense model of Llama's kind: grouped queries, SwiGLU, no biases."""
     V, D, L = config["vocab_size"], config["hidden_size"], config["num_hidden_layers"]
     H, G, d = config["num_attention_heads"], config["num_key_value_heads"], head_width(config)
@@ -30,7 +27,7 @@ def llama_parameters(config: Mapping[str, Any]) -> int:
     return tables + L * (attention + feed_forward + 2 * D) + D
 
 
-def mla_parameters(config: Mapping[str, Any]) -> int:
+def mla_parameters(config: dict) -> int:
     """Parameters of one layer's latent attention, the norms of its latents included.
 
     q_lora_rank None: one matrix makes the queries, with no latent and no norm.
@@ -45,7 +42,7 @@ def mla_parameters(config: Mapping[str, Any]) -> int:
     return queries + keys_values + H * v * D
 
 
-def moe_parameters(config: Mapping[str, Any], attention: int) -> tuple[int, int]:
+def moe_parameters(config: dict, attention: int) -> tuple[int, int]:
     """Total and activated parameters of a model of DeepSeek-V3's kind, MTP left out.
 
     attention: parameters of one layer's attention. The head is a table of its own, and a router
@@ -62,7 +59,7 @@ def moe_parameters(config: Mapping[str, Any], attention: int) -> tuple[int, int]
     return total, activated
 
 
-def kv_bytes_per_token(config: Mapping[str, Any], bits: float = 16) -> float:
+def kv_bytes_per_token(config: dict, bits: float = 16) -> float:
     """Bytes that one token leaves in the cache of all layers: grouped queries, or latents (MLA)."""
     if config.get("kv_lora_rank"):
         numbers = config["kv_lora_rank"] + config["qk_rope_head_dim"]
