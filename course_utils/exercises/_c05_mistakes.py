@@ -91,6 +91,18 @@ SPLIT_EXPERTS = (
         "exist once more: more parameters than before. Take `shared` out of num_experts.",
     ),
     WrongAnswer(
+        "shared ones left out",
+        lambda c, m, s=0: _cut(c, m),
+        "`shared` is not used. That many pieces are always on: n_shared_experts grows by it, "
+        "num_experts and num_experts_per_tok shrink by it.",
+    ),
+    WrongAnswer(
+        "shared ones taken out before the cut",
+        lambda c, m, s=0: _taken(c, m, s, m * s, m * s),
+        "You subtract first and multiply then, so m times too many are taken out. `shared` counts "
+        "pieces: multiply by m first.",
+    ),
+    WrongAnswer(
         "earlier shared experts forgotten",
         lambda c, m, s=0: _taken(c, m, s, s, s, n_shared_experts=s),
         "A config that had shared experts before has lost them: n_shared_experts was overwritten. "
@@ -174,6 +186,27 @@ ADD_SHARED_EXPERT = (
         ),
         "The gate is normalised over the tokens, so one token's output depends on its neighbours. "
         "Each token has its own gate: the sigmoid of its own product.",
+    ),
+    WrongAnswer(
+        "a gate for each channel",
+        lambda x, routed, gate, up, down, g=None: (
+            routed + (1.0 if g is None else torch.sigmoid(x * g)) * _shared(x, gate, up, down)
+        ),
+        "x * gate is a number for each channel. The gate of a token is one number, the sum of "
+        "them: x_TD @ gate_D.",
+    ),
+    WrongAnswer(
+        "a row in place of a column",
+        lambda x, routed, gate, up, down, g=None: (
+            routed + (1.0 if g is None else torch.sigmoid(x @ g)) * _shared(x, gate, up, down)
+        ),
+        "sigmoid(x_TD @ gate_D) has shape (T,), and PyTorch lines it up with the channels. "
+        "[:, None] makes it a column, one number for each token.",
+    ),
+    WrongAnswer(
+        "routed output forgotten",
+        lambda x, routed, gate, up, down, g=None: _share(x, g) * _shared(x, gate, up, down),
+        "Only the shared output comes back. It is added to what the routed experts gave.",
     ),
     WrongAnswer(
         "gate on everything",
@@ -313,7 +346,43 @@ def _no_gpt_oss(logits, scores, experts, config):
     return weights * config.routed_scaling_factor
 
 
+def _over_tokens(logits, scores, experts, config):
+    if _from_logits(config):
+        return _scores(logits, scores, experts, config) * config.routed_scaling_factor
+    weights = scores.gather(-1, experts)
+    if config.norm_topk_prob:
+        weights = weights / weights.sum(0, keepdim=True).clamp(min=config.moe_norm_min)
+    return weights * config.routed_scaling_factor
+
+
+def _always_softmax(logits, scores, experts, config):
+    return _scores(logits, logits.softmax(-1), experts, config) * config.routed_scaling_factor
+
+
+def _fixed_floor(logits, scores, experts, config):
+    small = replace(config, moe_norm_min=1e-20)
+    return _scores(logits, scores, experts, small) * config.routed_scaling_factor
+
+
 WEIGH = (
+    WrongAnswer(
+        "floor not the config's",
+        _fixed_floor,
+        "The sum is taken as at least config.moe_norm_min. You use a fixed small number: "
+        "rules.renormalize(weights_TK) alone takes 1e-20.",
+    ),
+    WrongAnswer(
+        "divided over the tokens",
+        _over_tokens,
+        "You sum over the tokens, so a token's weights depend on its neighbours. Sum over its own "
+        "k experts: the last dimension.",
+    ),
+    WrongAnswer(
+        "softmax whatever the config says",
+        _always_softmax,
+        "You make softmax scores of the logits yourself. scores_TE are already what the family "
+        "uses, sigmoids for DeepSeek-V3.",
+    ),
     WrongAnswer(
         "always renormalised",
         _always,

@@ -77,6 +77,24 @@ JENSEN_SHANNON = (
         "The middle is (p + q) / 2. p + q sums to 2 and is no distribution.",
     ),
     WrongAnswer(
+        "the wrong way round",
+        lambda p, q: -_js(p, q),
+        "The sign is wrong: a mixture is at least as uncertain as its parts, so the entropy of the "
+        "middle comes first.",
+    ),
+    WrongAnswer(
+        "entropies added, not averaged",
+        lambda p, q: _entropy((p + q) / 2) - _entropy(p) - _entropy(q),
+        "You subtract both entropies in full, and equal distributions give a negative number. "
+        "Subtract their mean.",
+    ),
+    WrongAnswer(
+        "from the middle",
+        lambda p, q: (_kl((p + q) / 2, p) + _kl((p + q) / 2, q)) / 2,
+        "The middle and the parts have changed places: this is infinite where p or q is 0. Measure "
+        "how far p and q are from the middle, not the middle from them.",
+    ),
+    WrongAnswer(
         "divided by log E",
         lambda p, q: _js(p, q) * math.log(2) / math.log(p.shape[-1]),
         "You divide by ln E, as for a load entropy. Bits do not depend on the number of experts: "
@@ -123,8 +141,9 @@ CONTROL_DIVERGENCES = (
     WrongAnswer(
         "routing permuted as well",
         lambda experts, labels, E, orders: [_measure(experts, labels, E)] * len(orders),
-        "Every row gives the measured divergence: routing and labels were permuted together, so "
-        "each token kept its label. Permute the labels, leave the routing where it is.",
+        "Every row gives the measured divergence. Either routing and labels were permuted "
+        "together, or the labels were renamed, so tokens of a kind stayed together. Move the labels "
+        "to other tokens, and leave the routing where it is.",
     ),
     WrongAnswer(
         "single tokens",
@@ -138,7 +157,29 @@ CONTROL_DIVERGENCES = (
                 _measure(experts, labels.view(-1, orders.shape[1])[:, order].flatten(), E)
                 for order in orders
             ],
+            lambda experts, labels, E, orders: [
+                _measure(experts, labels.view(len(order), -1)[order].T.flatten(), E)
+                for order in orders
+            ],
         ),
+    ),
+    WrongAnswer(
+        "the inverse order",
+        lambda experts, labels, E, orders: [
+            _measure(experts, labels.view(len(order), -1)[order.argsort()].flatten(), E)
+            for order in orders
+        ],
+        "Block i goes to place order[i]; asked for was that it comes from there: "
+        "blocks_PB[order_P]. (Or you permuted the routing in place of the labels.) As a control it "
+        "is as good, with other numbers.",
+    ),
+    WrongAnswer(
+        "tokens in place of blocks",
+        lambda experts, labels, E, orders: [
+            _measure(experts, labels[order], E) for order in orders
+        ],
+        "order_P has one entry for each BLOCK, and you index single labels with it, so only P of "
+        "them are left. Give labels_N one block a row first: labels_N.view(P, -1).",
     ),
     WrongAnswer(
         "one permutation after the other",

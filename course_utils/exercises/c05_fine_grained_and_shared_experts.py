@@ -170,7 +170,6 @@ WEIGH = ExerciseSpec(
         "scores_TE.gather(-1, experts_TK), then rules.renormalize(weights_TK, config.moe_norm_min) "
         "if config.norm_topk_prob. Last, times config.routed_scaling_factor.",
     ),
-    gradients=True,
 )
 
 
