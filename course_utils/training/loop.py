@@ -177,32 +177,36 @@ def train(
     `training.moe_balance` has such functions for models with experts.
     """
     state = state or TrainingState(model, config)
-    device = next(model.parameters()).device
-    stream_N = stream_N.to(device)
+    stream_N = stream_N.to(next(model.parameters()).device)
     model.train()
     steps = range(state.step, config.steps if until is None else min(config.steps, until))
     bar = tqdm(steps, desc="training", unit="step", disable=not progress, leave=False)
     for step in bar:
         ids_BT = draw_windows(stream_N, config.batch, config.length, state.generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with torch.autocast(ids_BT.device.type, torch.bfloat16, enabled=autocast):
             loss = loss_function(model(ids_BT), ids_BT)
             total = sum((extra(model) for extra in extra_losses), loss)
         value = _finite(loss, step)
         if extra_losses:
             _finite(total, step)
         total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
+        _descend(state, config, step)
         state.losses.append(value)
         for look in after_step:
             look(model)
         if step % 10 == 0:
-            bar.set_postfix(loss=f"{state.losses[-1]:.3f}")
+            bar.set_postfix(loss=f"{value:.3f}")
     model.eval()
     return state
+
+
+def _descend(state: TrainingState, config: TrainingConfig, step: int) -> None:
+    """Clip the gradient, take a step of the optimizer at the step's rate, forget the gradient."""
+    nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def _finite(loss: Tensor, step: int) -> float:
