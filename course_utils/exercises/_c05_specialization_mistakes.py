@@ -142,7 +142,7 @@ CONTROL_DIVERGENCES = (
         "routing permuted as well",
         lambda experts, labels, E, orders: [_measure(experts, labels, E)] * len(orders),
         "Every row gives the measured divergence. Either routing and labels were permuted "
-        "together, or the labels were renamed, so tokens of a kind stayed together. Move the labels "
+        "together, or the labels were renamed and those of a kind stayed together. Move the labels "
         "to other tokens, and leave the routing where it is.",
     ),
     WrongAnswer(
