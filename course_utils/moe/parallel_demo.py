@@ -147,9 +147,8 @@ def run(options: argparse.Namespace, limit: int, copies: int, device: torch.devi
     result["pairs_per_rank"] = torch.tensor([each["pairs"] for each in everyone]).sum(0).tolist()
     result["sent"] = [each["sent"] for each in everyone]
     result["vector_bytes"] = sum(each["sent"].get(kind, 0) for each in everyone for kind in VECTORS)
-    total = sum(each["copies"] for each in everyone)
-    result["copies"] = total
-    result["formula_bytes"] = wire_bytes(total, options.hidden, x_TD.element_size())
+    result["copies"] = sum(each["copies"] for each in everyone)
+    result["formula_bytes"] = wire_bytes(result["copies"], options.hidden, x_TD.element_size())
     result["elsewhere"] = sum(each["elsewhere"] for each in everyone)
     if options.repeat:
         own = torch.arange(len(x_TD), device=device).tensor_split(ranks)[dist.get_rank()]
