@@ -61,19 +61,13 @@ def save(notebook: nbformat.NotebookNode, target: Path) -> None:
     os.replace(part, target)
 
 
-def write_html(source: Path) -> None:
-    """The executed notebook as a page beside it; pictures are inside the page."""
-    from nbconvert import HTMLExporter
-
-    page, _ = HTMLExporter().from_filename(str(source))
-    source.with_suffix(".html").write_text(page, encoding="utf-8")
-
-
 def main() -> int:
     """Do the job that the file named on the command line describes."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     execute(job)
-    write_html(Path(job["target"]))
+    from course_utils.commands.page import write_page
+
+    write_page(Path(job["target"]))
     return 0
 
 
