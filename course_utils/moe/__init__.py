@@ -23,6 +23,7 @@ from course_utils.moe.layer import MoE
 from course_utils.moe.load import dropped_share, expert_counts, load_entropy, max_violation
 from course_utils.moe.optimal_placement import place_optimally
 from course_utils.moe.parallel import (
+    combine,
     copies_to_send,
     expected_copies,
     parallelize,
@@ -72,6 +73,7 @@ __all__ = [
     "balancedness",
     "beyond_capacity",
     "choose_with_bias",
+    "combine",
     "control_divergences",
     "copies_to_send",
     "device_loads",

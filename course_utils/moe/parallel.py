@@ -85,6 +85,14 @@ def copies_to_send(rank_TK: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
     return wanted_RT.nonzero(as_tuple=True)
 
 
+def combine(y_CD: Tensor, token_C: Tensor, num_tokens: int) -> Tensor:
+    """Add up what came back: row t is the sum of the rows of y_CD whose token is t, (T, D).
+
+    The weights are in y_CD already: the hosting rank applied them.
+    """
+    return y_CD.new_zeros(num_tokens, y_CD.shape[1]).index_add(0, token_C, y_CD)
+
+
 class ParallelExperts(nn.Module):
     """In place of `Experts`: hosts `placement[rank]` of them, and reaches the others over a wire.
 
@@ -124,7 +132,7 @@ class ParallelExperts(nn.Module):
         y_ND = self.compute(x_ND, local_NK, weights_NK)
         (y_CD,) = wire.exchange(receive, send, combine=y_ND)
         identity_T1 = (weights_TK * (experts_TK >= self.num_experts)).sum(-1, keepdim=True)
-        return (identity_T1 * x_TD).index_add(0, token_C, y_CD)
+        return identity_T1 * x_TD + combine(y_CD, token_C, len(x_TD))
 
     def compute(self, x_ND: Tensor, local_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """What this rank's experts add to each of the N copies that arrived."""

@@ -17,6 +17,7 @@ from course_utils.moe import launch as launch_module
 from course_utils.moe.launch import run_ranks
 from course_utils.moe.parallel import (
     Slots,
+    combine,
     copies_to_send,
     expected_copies,
     parallelize,
@@ -128,6 +129,16 @@ def test_a_copy_for_each_rank_and_no_more():
         (2, 0),
         (2, 1),
     ]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12))
+def test_combine_adds_what_belongs_to_one_token(tokens):
+    y_CD = torch.arange(2 * len(tokens), dtype=torch.float64).view(-1, 2)
+    expected = [
+        [sum(y_CD[c, d].item() for c, t in enumerate(tokens) if t == token) for d in (0, 1)]
+        for token in range(5)
+    ]
+    assert combine(y_CD, torch.tensor(tokens, dtype=torch.long), 5).tolist() == expected
 
 
 @given(st.lists(st.integers(0, 5), max_size=40))
