@@ -23,6 +23,7 @@ RECIPES = {
     "c03_dense_vs_moe": "course_utils.records.dense_vs_moe",
     "c04_balance": "course_utils.records.balance",
     "c05_granularity": "course_utils.records.granularity",
+    "c06_expert_parallel": "course_utils.records.expert_parallel",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
