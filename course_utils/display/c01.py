@@ -24,20 +24,25 @@ from course_utils.exercises.panel import Labelled, Panel, Table
 FAMILIES = ("DeepSeek", "Qwen", "Moonshot AI", "Meta", "OpenAI")
 KINDS = ("MHA", "GQA", "GQA with windows", "MLA", "with linear attention", "other")
 MARKERS = ("o", "s", "^", "D", "P", "X")
-NAMED = (
-    "Llama-3.1-405B",
-    "DeepSeek-V3",
-    "Kimi-K2",
-    "Qwen3-30B-A3B",
-    "gpt-oss-120b",
-    "Mixtral-8x7B",
-)
+Offset = tuple[int, int]
+RIGHT: Offset = (7, -3)
+NAMED: dict[str, Offset] = {
+    "Llama-3.1-405B": (-88, -3),
+    "DeepSeek-V3": (-20, -48),
+    "Kimi-K2": (16, -34),
+    "Qwen3-30B-A3B": (-10, -16),
+    "gpt-oss-120b": RIGHT,
+    "Mixtral-8x7B": (-24, 9),
+}
 LARGE = 13  # points, for text that a class reads from the wall
 
 
-def _name(axis: Axes, text: str, x: float, y: float, left: bool = False) -> None:
-    side = {"ha": "right", "xytext": (-7, -3)} if left else {"xytext": (7, -3)}
-    axis.annotate(text, (x, y), textcoords="offset points", fontsize=8.5, **side)
+def _name(axis: Axes, text: str, point: tuple[float, float], offset: Offset) -> None:
+    """A name beside a point; one that stands far off gets a thin line."""
+    far = abs(offset[1]) > 20
+    line = {"arrowstyle": "-", "color": "grey", "linewidth": 0.7} if far else None
+    place = {"textcoords": "offset points", "xytext": offset, "arrowprops": line}
+    axis.annotate(text, point, fontsize=8.5, **place)
 
 
 def plot_activated(entries: Sequence[Entry], low: float, high: float) -> None:
@@ -54,8 +59,8 @@ def plot_activated(entries: Sequence[Entry], low: float, high: float) -> None:
     for entry in entries:
         if entry.name in NAMED:
             count = entry.spec.count()
-            left = entry.name in ("Llama-3.1-405B", "Mixtral-8x7B")
-            _name(axis, entry.name, count.total / 1e9, count.activated / 1e9, left)
+            point = (count.total / 1e9, count.activated / 1e9)
+            _name(axis, entry.name, point, NAMED[entry.name])
     axis.set(xscale="log", yscale="log", xlabel="total parameters (billions)")
     axis.set(ylabel="activated parameters (billions)")
     axis.set_title(f"Large sparse models use {low:.0%} to {high:.0%} of themselves for a token")
@@ -100,7 +105,10 @@ def attention_kind(spec: ModelSpec) -> str:
 
 
 def plot_caches(entries: Sequence[Entry], title: str, named: Sequence[str]) -> None:
-    """Cache bytes of a token against total parameters, coloured by the kind of attention."""
+    """Cache bytes of a token against total parameters, coloured by the kind of attention.
+
+    named: the models whose names stand beside their points.
+    """
     fig, (axis,) = figure(width=8.2, height=4.4)
     for colour, marker, kind in zip(COLOURS, MARKERS, KINDS, strict=True):
         specs = [entry.spec for entry in entries if attention_kind(entry.spec) == kind]
@@ -109,8 +117,8 @@ def plot_caches(entries: Sequence[Entry], title: str, named: Sequence[str]) -> N
         axis.scatter(sizes, kept, color=colour, marker=marker, s=34, label=kind, zorder=3)
     for entry in entries:
         if entry.name in named:
-            kept = cache_bytes_per_token(entry.spec) / 1e3
-            _name(axis, entry.name, entry.spec.count().total / 1e9, kept)
+            point = (entry.spec.count().total / 1e9, cache_bytes_per_token(entry.spec) / 1e3)
+            _name(axis, entry.name, point, (-20, 9))
     axis.set(xscale="log", yscale="log", xlabel="total parameters (billions)", title=title)
     axis.set_ylabel("cache of a token in bf16 (KB)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=9)
@@ -149,7 +157,7 @@ def plot_roofline(intensities: Mapping[str, float], name: str) -> None:
     bars = axis.barh(list(intensities), list(intensities.values()), 0.6, color=colours)
     axis.bar_label(bars, [as_text(value) for value in intensities.values()], padding=3)
     axis.axvline(balance, color="black", linestyle="--", linewidth=1)
-    axis.text(balance, -0.42, f" {name}: {balance:.0f}", fontsize=9, va="bottom")
+    axis.text(balance, 0, f"  {name}: {balance:.0f}", fontsize=9, va="center")
     axis.set(xscale="log", xlabel="operations for each byte read (log scale)")
     axis.set_xlim(0.5, max(intensities.values()) * 6)
     axis.set_title("Left of the line the chip waits for memory")
@@ -240,7 +248,10 @@ class Projected:
         return repr(self.panel)
 
     def _repr_html_(self) -> str:
-        return f'<div style="font-size: 135%; max-width: 52em">{self.panel._repr_html_()}</div>'
+        inside = self.panel._repr_html_().replace("<table", '<table class="projected"')
+        inside = inside.replace("$", "<span>$</span>")  # or MathJax takes two prices for a formula
+        style = "<style>table.projected td, table.projected th {font-size: 135% !important}</style>"
+        return f'{style}<div style="font-size: 135%; max-width: 52em">{inside}</div>'
 
 
 def show_claim(number: int) -> None:

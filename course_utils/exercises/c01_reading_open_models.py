@@ -15,7 +15,8 @@ from course_utils.accounting.formulas import (
 )
 from course_utils.accounting.tensors import Count
 from course_utils.accounting.training import training_cost
-from course_utils.exercises import _c01_mistakes
+from course_utils.exercises import _c01_cost_mistakes as cost
+from course_utils.exercises import _c01_size_mistakes as size
 from course_utils.exercises.spec import Case, ExerciseSpec
 
 EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 0.0}  # counts are compared to the last digit
@@ -70,6 +71,7 @@ def _latent(rng: random.Random, q_rank: bool = True) -> dict[str, Any]:
         "intermediate_size": rng.randint(200, 300), "first_k_dense_replace": rng.randint(1, 2),
         "n_routed_experts": rng.randint(8, 12), "num_experts_per_tok": rng.randint(2, 4),
         "n_shared_experts": rng.randint(1, 2), "moe_intermediate_size": rng.randint(30, 50),
+        "tie_word_embeddings": False,
     }  # fmt: skip
 
 
@@ -98,7 +100,7 @@ LLAMA_PARAMETERS = ExerciseSpec(
     why="Every other model is counted as a change of this one.",
     reference=llama_parameters,
     cases=_llama_cases,
-    wrong_answers=_c01_mistakes.LLAMA_PARAMETERS,
+    wrong_answers=size.LLAMA_PARAMETERS,
     hints=(
         "Two tables (or one), then L times the same layer, then one last norm.",
         "A layer: q_proj and o_proj are D x H d, k_proj and v_proj D x G d, three matrices D x F, "
@@ -114,8 +116,8 @@ LLAMA_PARAMETERS = ExerciseSpec(
 
 def _mla_cases(rng: random.Random) -> list[Case]:
     tiny = {
-        "hidden_size": 8, "num_attention_heads": 3, "q_lora_rank": 5, "kv_lora_rank": 4,
-        "qk_nope_head_dim": 2, "qk_rope_head_dim": 1, "v_head_dim": 6,
+        "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 3, "q_lora_rank": 5,
+        "kv_lora_rank": 4, "qk_nope_head_dim": 2, "qk_rope_head_dim": 1, "v_head_dim": 6,
     }  # fmt: skip
     return [
         Case((tiny,), "a tiny block"),
@@ -133,7 +135,7 @@ MLA_PARAMETERS = ExerciseSpec(
     why="Six of its seven keys are missing from the usual formulas for attention.",
     reference=mla_parameters,
     cases=_mla_cases,
-    wrong_answers=_c01_mistakes.MLA_PARAMETERS,
+    wrong_answers=size.MLA_PARAMETERS,
     hints=(
         "Follow the token: down to a query latent, norm, up to H query heads. Then the same for "
         "keys and values. Then out.",
@@ -171,7 +173,7 @@ MOE_PARAMETERS = ExerciseSpec(
     why='They are the two numbers in a name such as "671B, 37B activated".',
     reference=moe_parameters,
     cases=_moe_cases,
-    wrong_answers=_c01_mistakes.MOE_PARAMETERS,
+    wrong_answers=size.MOE_PARAMETERS,
     hints=(
         "First what every token uses: tables, attention and norms in all layers, the dense layers. "
         "It is the same in both numbers.",
@@ -220,7 +222,7 @@ KV_BYTES_PER_TOKEN = ExerciseSpec(
     why="It decides how many users and how long a text one card can serve.",
     reference=kv_bytes_per_token,
     cases=_cache_cases,
-    wrong_answers=_c01_mistakes.KV_BYTES_PER_TOKEN,
+    wrong_answers=cost.KV_BYTES_PER_TOKEN,
     hints=(
         "What must be kept of a token so that later tokens can look at it? In every layer.",
         "Grouped queries: a key and a value for each of num_key_value_heads. MLA (kv_lora_rank is "
@@ -253,7 +255,7 @@ TRAINING_COST = ExerciseSpec(
     why="It turns a headline about money into three numbers that can be checked.",
     reference=training_cost,
     cases=_training_cases,
-    wrong_answers=_c01_mistakes.TRAINING_COST,
+    wrong_answers=cost.TRAINING_COST,
     hints=(
         "How many operations does the whole run take? 6 for each parameter that a token uses, and "
         "each token.",
@@ -290,7 +292,7 @@ def _convention_cases(rng: random.Random) -> list[Case]:
         Case(("10.4", three), "nothing rounds to 10.4, though 10.33 is near"),
         Case((str(base // 10**9), drawn)),
         Case((f"{(base + 620_000_000) / 1e9:.1f}", drawn)),
-        Case(("5.13", {"all": 5_712_000_000, "without input embedding": 5_132_850_048})),
+        Case(("5.13", {"all": 5_160_000_000, "without input embedding": 5_132_850_048})),
     ]
 
 
@@ -300,7 +302,7 @@ FITTING_CONVENTIONS = ExerciseSpec(
     why='It tells an honest "A10B" from a wrong one.',
     reference=fitting_conventions,
     cases=_convention_cases,
-    wrong_answers=_c01_mistakes.FITTING_CONVENTIONS,
+    wrong_answers=cost.FITTING_CONVENTIONS,
     hints=(
         'How many digits stand after the point in "36.7", in "37", in "5.13"?',
         "Round each count, in billions, to that many digits. Does it print the same?",

@@ -1,21 +1,9 @@
-"""What learners write in chapter 01 when it is not right, each with what a tutor would say.
+"""What learners write in chapter 01 when they count parameters, and what a tutor would say.
 
 The functions are variations of the right computation (`_c01_variations.py`): one option, one slip.
 """
 
-import math
-from typing import Any
-
-from course_utils.accounting.conventions import fitting_conventions
-from course_utils.exercises._c01_variations import (
-    cached,
-    latent,
-    llama,
-    plain_attention,
-    sparse,
-    trained,
-    width,
-)
+from course_utils.exercises._c01_variations import latent, llama, plain_attention, sparse
 from course_utils.exercises.spec import WrongAnswer
 
 LLAMA_PARAMETERS = (
@@ -24,18 +12,31 @@ LLAMA_PARAMETERS = (
         llama(groups="num_attention_heads"),
         "You give every query head its own keys and values. In grouped-query attention (GQA) "
         "there are only num_key_value_heads of them: k_proj and v_proj are D x G d.",
-        also=(llama(square=4),),
+        also=(
+            llama(square=4),
+            llama(groups="num_attention_heads", norms=0, last_norm=0),
+            llama(square=4, norms=0, last_norm=0),
+        ),
     ),
     WrongAnswer(
         "tied head counted twice",
         llama(tables=lambda tied: 2),
         "With tie_word_embeddings the head IS the embedding's table, stored once. Count V x D "
         "a second time only when it is false.",
+        also=(llama(tables=lambda tied: 2, norms=0, last_norm=0),),
     ),
     WrongAnswer(
         "head forgotten",
         llama(tables=lambda tied: 1),
         "Without tie_word_embeddings the head is a table of its own: V x D once more.",
+        also=(llama(tables=lambda tied: 1, norms=0, last_norm=0),),
+    ),
+    WrongAnswer(
+        "tables forgotten",
+        llama(tables=lambda tied: 0),
+        "These are the layers alone. The embedding is a table of V x D, and so is a head that is "
+        "not tied.",
+        also=(llama(tables=lambda tied: 0, last_norm=0),),
     ),
     WrongAnswer(
         "tied the wrong way round",
@@ -43,9 +44,14 @@ LLAMA_PARAMETERS = (
         "The other way round: tied means that one table serves twice, so it is stored once.",
     ),
     WrongAnswer(
-        "two matrices in the feed-forward part",
+        "other than three matrices in the feed-forward part",
         llama(matrices=2),
         "SwiGLU has three matrices: gate, up and down. Two was the rule of older models.",
+        also=(
+            llama(matrices=1),
+            llama(matrices=4),
+            llama(matrices=2, norms=0, last_norm=0),
+        ),
     ),
     WrongAnswer(
         "norms forgotten",
@@ -67,6 +73,11 @@ LLAMA_PARAMETERS = (
         "keys or values missing",
         llama(key_values=1),
         "Keys and values are two matrices, k_proj and v_proj: D x G d twice.",
+    ),
+    WrongAnswer(
+        "output from the key-value heads",
+        llama(output="num_key_value_heads"),
+        "o_proj starts from the query heads: each of the H makes a result, so it is H d x D.",
     ),
     WrongAnswer(
         "output projection missing",
@@ -116,6 +127,28 @@ MLA_PARAMETERS = (
         "Nearly: the query latent passes a norm too: q_lora_rank numbers, where there is one.",
     ),
     WrongAnswer(
+        "norm over the RoPE key",
+        latent(extra=lambda c: c["qk_rope_head_dim"]),
+        "Nearly: the norm covers the latent alone, kv_lora_rank numbers. The RoPE key is split off "
+        "before it.",
+    ),
+    WrongAnswer(
+        "norms of the layer",
+        latent(extra=lambda c: c["hidden_size"]),
+        "A norm of hidden_size stands before attention, outside of this block. Count the norms of "
+        "the latents only.",
+        also=(
+            latent(extra=lambda c: 2 * c["hidden_size"]),
+            latent(extra=lambda c: c["hidden_size"], q_norm=0, kv_norm=0),
+            latent(extra=lambda c: 2 * c["hidden_size"], q_norm=0, kv_norm=0),
+        ),
+    ),
+    WrongAnswer(
+        "all layers",
+        latent(layers=True),
+        "These are all layers together. Give one layer's block.",
+    ),
+    WrongAnswer(
         "ordinary attention",
         plain_attention,
         "This counts full matrices for queries, keys, values and output. MLA goes down to a "
@@ -132,6 +165,7 @@ MLA_PARAMETERS = (
         latent(down_rope=lambda H: 0),
         "The key that carries RoPE is missing. It does not pass through the latent: "
         "kv_a_proj makes both, D x (kv_lora_rank + qk_rope_head_dim).",
+        also=(latent(down_rope=lambda H: 0, q_norm=0, kv_norm=0),),
     ),
     WrongAnswer(
         "queries without RoPE",
@@ -154,6 +188,19 @@ MLA_PARAMETERS = (
         "keys forgotten on the way up",
         latent(up_nope=0),
         "From the latent come keys AND values: kv_lora_rank x H x (qk_nope_head_dim + v).",
+    ),
+    WrongAnswer(
+        "values as wide as keys",
+        latent(values="qk_nope_head_dim"),
+        "You take values to be as wide as keys. They have a width of their own, v_head_dim (the "
+        "same in V3, by chance).",
+        also=(latent(values="qk_nope_head_dim", output="keys"),),
+    ),
+    WrongAnswer(
+        "output from queries",
+        latent(output="queries"),
+        "What attention passes on are values: o_proj starts from H x v_head_dim channels.",
+        also=(latent(output="keys"),),
     ),
     WrongAnswer(
         "one latent for keys, one for values",
@@ -197,6 +244,11 @@ MOE_PARAMETERS = (
         sparse(shared_total=0, shared_activated=0),
         "The shared experts are missing: every token uses them, beside its k routed ones. They "
         "belong to both numbers.",
+        also=(
+            sparse(shared_total=0, shared_activated=0, router=lambda D, E, k: D * E),
+            sparse(shared_total=0, shared_activated=0, router=lambda D, E, k: 0),
+            sparse(shared_total=0, shared_activated=0, norms=0, last_norm=0),
+        ),
     ),
     WrongAnswer(
         "shared experts not activated",
@@ -210,6 +262,11 @@ MOE_PARAMETERS = (
         "The shared experts come on top of the n_routed_experts: stored are E + shared.",
     ),
     WrongAnswer(
+        "one shared expert, always",
+        sparse(one_shared=True),
+        "You count one shared expert. n_shared_experts says how many: V2-Lite has two.",
+    ),
+    WrongAnswer(
         "router forgotten",
         sparse(router=lambda D, E, k: 0),
         "The router is missing: a matrix D x E in every MoE layer, and a bias for each expert.",
@@ -219,6 +276,7 @@ MOE_PARAMETERS = (
         sparse(router=lambda D, E, k: D * E),
         "Nearly: beside its matrix the router stores one correction bias for each expert: E "
         "more in every MoE layer.",
+        also=(sparse(router=lambda D, E, k: D * E, norms=0, last_norm=0),),
     ),
     WrongAnswer(
         "router of the chosen experts",
@@ -228,6 +286,8 @@ MOE_PARAMETERS = (
             sparse(router_activated=lambda D, E, k: D * k),
             sparse(router_activated=lambda D, E, k: 0),
             sparse(router_activated=lambda D, E, k: D * k + E),
+            sparse(router_activated=lambda D, E, k: D * E),
+            sparse(router_activated=lambda D, E, k: D * E + k),
         ),
     ),
     WrongAnswer(
@@ -240,6 +300,15 @@ MOE_PARAMETERS = (
         "dense layers without their feed-forward part",
         sparse(dense="skipped"),
         "The first layers have no experts, but they have one SwiGLU of intermediate_size each.",
+    ),
+    WrongAnswer(
+        "dense layers not activated",
+        sparse(
+            idle=lambda c: (
+                3 * c["first_k_dense_replace"] * c["hidden_size"] * c["intermediate_size"]
+            )
+        ),
+        "The total is right. Every token passes the dense layers too: they are activated.",
     ),
     WrongAnswer(
         "dense layers as wide as an expert",
@@ -258,6 +327,13 @@ MOE_PARAMETERS = (
         sparse(tables=0),
         "Embedding and head are missing, V x D each. Some publishers leave them out; this "
         "function counts everything.",
+    ),
+    WrongAnswer(
+        "tables not activated",
+        sparse(idle=lambda c: c["vocab_size"] * c["hidden_size"]),
+        "The total is right. Some publishers leave tables out of the activated parameters; here "
+        "both count in both numbers.",
+        also=(sparse(idle=lambda c: 2 * c["vocab_size"] * c["hidden_size"]),),
     ),
     WrongAnswer(
         "norms forgotten",
@@ -282,6 +358,17 @@ MOE_PARAMETERS = (
         "attention, tables and shared experts are used by every token.",
     ),
     WrongAnswer(
+        "one layer with experts",
+        sparse(sparse_layers=lambda config: 1),
+        "You count router and experts once. Every layer after the dense ones has its own: times "
+        "L - first_k_dense_replace.",
+    ),
+    WrongAnswer(
+        "attention forgotten",
+        sparse(attention_times=lambda config: 0),
+        "`attention` is not in your sum. Every layer has it.",
+    ),
+    WrongAnswer(
         "attention once",
         sparse(attention_times=lambda config: 1),
         "`attention` is one layer's. Every layer has it, the dense ones too: times L.",
@@ -293,277 +380,5 @@ MOE_PARAMETERS = (
         "order of the two",
         sparse(swapped=True),
         "Both numbers are right. Return the total first, then the activated ones.",
-    ),
-)
-
-KV_BYTES_PER_TOKEN = (
-    WrongAnswer(
-        "GQA counted as MHA",
-        cached(groups="num_attention_heads"),
-        "You keep a key and a value for every query head. Query heads share them: only "
-        "num_key_value_heads are kept.",
-    ),
-    WrongAnswer(
-        "the whole width",
-        cached(whole_width=True),
-        "2 x hidden_size numbers a layer was true of old models, where heads x head_dim was D "
-        "and nothing was shared. Count key-value heads times head_dim.",
-    ),
-    WrongAnswer(
-        "keys without values",
-        cached(pairs=1),
-        "Kept are keys AND values: a factor of 2 with grouped queries. (A latent serves both, "
-        "so there it is 1.)",
-    ),
-    WrongAnswer(
-        "latent without the RoPE part",
-        cached(latent=lambda c: c["kv_lora_rank"]),
-        "With MLA two things are kept: the latent, and the one key that carries RoPE. Add "
-        "qk_rope_head_dim.",
-    ),
-    WrongAnswer(
-        "latent for keys and again for values",
-        cached(latent=lambda c: 2 * (c["kv_lora_rank"] + c["qk_rope_head_dim"])),
-        "You count the latent twice. Keys and values are both rebuilt from the same one: no "
-        "factor of 2 with MLA.",
-        also=(
-            cached(latent=lambda c: 2 * c["kv_lora_rank"] + c["qk_rope_head_dim"]),
-            cached(latent=lambda c: 2 * c["kv_lora_rank"]),
-        ),
-    ),
-    WrongAnswer(
-        "latent for every head",
-        cached(
-            latent=lambda c: c["num_attention_heads"] * (c["kv_lora_rank"] + c["qk_rope_head_dim"])
-        ),
-        "You keep a latent for each head. All heads share one latent, and one RoPE key.",
-        also=(
-            cached(latent=lambda c: c["num_attention_heads"] * c["kv_lora_rank"]),
-            cached(
-                latent=lambda c: (
-                    c["kv_lora_rank"] + c["num_attention_heads"] * c["qk_rope_head_dim"]
-                )
-            ),
-            cached(
-                latent=lambda c: (
-                    2 * c["num_attention_heads"] * (c["kv_lora_rank"] + c["qk_rope_head_dim"])
-                )
-            ),
-        ),
-    ),
-    WrongAnswer(
-        "MLA counted as grouped queries",
-        cached(latent=lambda c: 2 * c["num_key_value_heads"] * width(c)),
-        "This config has kv_lora_rank: keys and values are rebuilt from a latent, and only "
-        "that and the RoPE key are kept. Its num_key_value_heads mean nothing here.",
-    ),
-    WrongAnswer(
-        "rebuilt keys and values kept",
-        cached(
-            latent=lambda c: (
-                c["num_attention_heads"]
-                * (c["qk_nope_head_dim"] + c["qk_rope_head_dim"] + c["v_head_dim"])
-            )
-        ),
-        "These are the keys and values after they are rebuilt. MLA keeps what they are rebuilt "
-        "from: kv_lora_rank + qk_rope_head_dim numbers.",
-    ),
-    WrongAnswer(
-        "query latent kept as well",
-        cached(
-            latent=lambda c: c["kv_lora_rank"] + c["qk_rope_head_dim"] + (c["q_lora_rank"] or 0)
-        ),
-        "Queries are used once and never kept: leave q_lora_rank out.",
-    ),
-    WrongAnswer(
-        "one layer",
-        cached(layers=False),
-        "This is one layer's part. Every layer keeps its own: times num_hidden_layers.",
-    ),
-    WrongAnswer(
-        "numbers instead of bytes",
-        cached(scale=lambda bits: 1),
-        "These are numbers (elements), not bytes. Each takes `bits` bits, and 8 bits are a byte.",
-    ),
-    WrongAnswer(
-        "bits instead of bytes",
-        cached(scale=lambda bits: bits),
-        "These are bits. A byte holds 8: divide.",
-    ),
-    WrongAnswer(
-        "always two bytes",
-        cached(scale=lambda bits: 2),
-        "You always take 2 bytes. Use `bits`: a cache may be kept in 8 or 6 bits.",
-    ),
-    WrongAnswer(
-        "whole bytes per number",
-        cached(scale=lambda bits: bits // 8),
-        "bits // 8 cuts 6 bits down to no byte at all. Multiply first, then divide by 8.",
-    ),
-    WrongAnswer(
-        "head_dim ignored",
-        cached(head=lambda c: c["hidden_size"] // c["num_attention_heads"]),
-        "You divide hidden_size by the heads. Where the config has head_dim, that counts: "
-        "head_width(config) does both.",
-    ),
-    WrongAnswer(
-        "head_dim expected",
-        cached(head=lambda c: c["head_dim"]),
-        "Older configs have no head_dim: head_width(config) does both.",
-    ),
-    WrongAnswer(
-        "kilobytes",
-        cached(scale=lambda bits: bits / 8 / 1e3),
-        "These are kilobytes. Return bytes.",
-        also=(cached(scale=lambda bits: bits / 8 / 1024),),
-    ),
-)
-
-TRAINING_COST = (
-    WrongAnswer(
-        "total instead of activated",
-        trained(which="total"),
-        "You train all parameters with every token. A token passes through its activated "
-        "parameters alone: N is count.activated. For V3 that is 18 times less.",
-    ),
-    WrongAnswer(
-        "seconds instead of hours",
-        trained(seconds=1),
-        "These are GPU-seconds. An hour has 3600 of them.",
-    ),
-    WrongAnswer(
-        "minutes instead of hours",
-        trained(seconds=60),
-        "These are GPU-minutes. An hour has 3600 seconds.",
-    ),
-    WrongAnswer(
-        "forward pass alone",
-        trained(passes=2),
-        "2 N D is the forward pass. Training goes backward too, which costs twice as much: 6 N D.",
-    ),
-    WrongAnswer(
-        "no factor of 6",
-        trained(passes=1),
-        "N D is missing its 6: two operations (multiply, add) for each parameter, in the "
-        "forward pass and twice in the backward pass.",
-        also=(trained(passes=3),),
-    ),
-    WrongAnswer(
-        "MFU left out",
-        trained(used=lambda share: 1),
-        "You take the chip at its peak. Only the share `mfu` of it is used, so the run takes "
-        "longer.",
-    ),
-    WrongAnswer(
-        "MFU on the wrong side",
-        trained(used=lambda share: 1 / share),
-        "You multiply the hours by mfu. Less of the peak used means MORE hours: divide by "
-        "peak_flops * mfu.",
-    ),
-    WrongAnswer(
-        "MFU in percent",
-        trained(used=lambda share: share / 100),
-        "mfu is a share already, 0.35 for 35%: no division by 100.",
-        also=(trained(used=lambda share: share * 100),),
-    ),
-    WrongAnswer(
-        "peak in TFLOPS",
-        trained(peak=1e12),
-        "peak_flops is in operations a second already (989e12), not in TFLOPS.",
-        also=(trained(peak=1e-12),),
-    ),
-    WrongAnswer(
-        "order of the two",
-        trained(swapped=True),
-        "Both numbers are right. Return the hours first, then the dollars.",
-    ),
-    WrongAnswer(
-        "days instead of hours",
-        trained(seconds=86400),
-        "These are GPU-days. Rent is paid by the hour: 3600 seconds.",
-    ),
-)
-
-
-def _fits(test: Any) -> Any:
-    """An answer that keeps the names for which test(billions, printed) is true."""
-    return lambda printed, counts: [
-        name for name, count in counts.items() if test(count / 1e9, printed)
-    ]
-
-
-def _decimals(printed: str) -> int:
-    return len(printed.partition(".")[2])
-
-
-def _cut(number: float, decimals: int) -> str:
-    return f"{math.floor(number * 10**decimals) / 10**decimals:.{decimals}f}"
-
-
-def _nearest(printed: str, counts: dict[str, int]) -> str:
-    return min(counts, key=lambda name: abs(counts[name] / 1e9 - float(printed)))
-
-
-FITTING_CONVENTIONS = (
-    WrongAnswer(
-        "always the nearest",
-        lambda printed, counts: [_nearest(printed, counts)],
-        "You take the nearest, so there is always one. A figure that nothing rounds to is the "
-        "interesting case: return an empty list, and several names where several fit.",
-    ),
-    WrongAnswer(
-        "cut off instead of rounded",
-        _fits(lambda number, printed: _cut(number, _decimals(printed)) == printed),
-        "You cut the digits off. 10.76 printed without decimals is 11: round.",
-        also=(_fits(lambda number, printed: str(number).startswith(printed)),),
-    ),
-    WrongAnswer(
-        "whole billions",
-        _fits(lambda number, printed: round(number) == round(float(printed))),
-        "You compare whole billions. Printed decimals are a promise: 36.7 stands for 36.65 to "
-        "36.75.",
-    ),
-    WrongAnswer(
-        "one decimal, always",
-        _fits(lambda number, printed: round(number, 1) == float(printed)),
-        "You always round to one decimal. Round to as many as were printed: none for "
-        '"10", two for "5.13".',
-        also=(_fits(lambda number, printed: f"{number:.1f}" == printed),),
-    ),
-    WrongAnswer(
-        "within a percent",
-        _fits(lambda number, printed: abs(number / float(printed) - 1) <= 0.01),
-        "You allow one percent. How much a figure allows, it says itself: half a unit of its "
-        "last digit.",
-        also=(
-            _fits(lambda number, printed: abs(number / float(printed) - 1) <= 0.02),
-            _fits(lambda number, printed: abs(number / float(printed) - 1) <= 0.05),
-        ),
-    ),
-    WrongAnswer(
-        "no rounding",
-        _fits(lambda number, printed: number == float(printed)),
-        "You compare the exact count with a rounded figure: hardly ever equal. Round the count "
-        "to as many decimals as are printed.",
-        also=(_fits(lambda number, printed: str(number) == printed),),
-    ),
-    WrongAnswer(
-        "only the first",
-        lambda printed, counts: fitting_conventions(printed, counts)[:1],
-        "You stop at the first that fits. Several may: return all of them.",
-    ),
-    WrongAnswer(
-        "2**30 for a billion",
-        lambda printed, counts: [
-            name
-            for name, count in counts.items()
-            if f"{count / 2**30:.{_decimals(printed)}f}" == printed
-        ],
-        "A billion parameters is 1e9. 2**30 is for memory.",
-    ),
-    WrongAnswer(
-        "counts instead of names",
-        lambda printed, counts: [counts[name] for name in fitting_conventions(printed, counts)],
-        "You return the counts. Return the names of the conventions: the keys of the dict.",
     ),
 )
