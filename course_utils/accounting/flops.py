@@ -9,6 +9,8 @@ read causally sees 1, 2, ... T of them: half of T^2 and a little.
     6 N D        the same without attention, with parameters instead of matrix elements
 
 Left out: norms, activation functions, softmax, routing of tokens between devices; recomputation.
+Sources: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, for 2 N and 6 N D; DeepSeek-V2
+(arXiv 2405.04434), section 2.1 and appendix C, for latents read without expanding them.
 """
 
 from course_utils.accounting.spec import ModelSpec

@@ -11,7 +11,7 @@ Sources: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, for 6 N D; Chowdher
 
 from course_utils.accounting.tensors import Count
 
-SECONDS = 3600
+SECONDS = 3600  # of an hour
 
 
 def _positive(**values: float) -> None:

@@ -105,6 +105,49 @@ def test_no_missing_key_is_guessed():
                 assert known, f"{entry.name} without {key} is counted in silence"
 
 
+QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 20}
+
+
+@pytest.mark.parametrize(("first", "sliding"), [(20, 8), (0, 28), (28, 0), (40, 0)])
+def test_windows_of_qwen_begin_after_the_first_layers(first, sliding):
+    config = find("Qwen3-0.6B").config | QWEN_WINDOW | {"max_window_layers": first}
+    labels = [layer.attention.label for layer in ModelSpec.from_hf_config(config).layers]
+    assert labels == ["GQA"] * (28 - sliding) + ["GQA, window 4"] * sliding
+
+
+def test_windows_of_qwen_are_those_of_transformers():
+    from transformers import Qwen3Config
+
+    values = find("Qwen3-0.6B").config | QWEN_WINDOW
+    theirs = Qwen3Config(**{k: v for k, v in values.items() if k != "model_type"}).layer_types
+    ours = [layer.attention.sliding_window for layer in ModelSpec.from_hf_config(values).layers]
+    assert [kind == "sliding_attention" for kind in theirs] == [size == 4 for size in ours]
+    assert ModelSpec.from_hf_config(values | {"layer_types": theirs}).not_modelled == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("Qwen3-0.6B", {"use_sliding_window": True, "sliding_window": None}, "sliding_window is"),
+        ("Qwen3-0.6B", QWEN_WINDOW | {"max_window_layers": None}, "max_window_layers is missing"),
+        ("Qwen3-0.6B", QWEN_WINDOW | {"layer_types": ["full_attention"] * 28}, "does not agree"),
+        ("Qwen3-30B-A3B", QWEN_WINDOW, "use_sliding_window is true: only false is read"),
+    ],
+)
+def test_windows_that_cannot_be_read(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSpec.from_hf_config(find(name).config | changes)
+
+
+def test_reading_changes_no_config():
+    config = find("Kimi-K3").config
+    before = json.dumps(config)
+    inner = {k: v for k, v in config["text_config"].items() if k != "tie_word_embeddings"}
+    outer = config | {"text_config": inner}
+    ModelSpec.from_hf_config(outer)
+    assert "tie_word_embeddings" not in inner and json.dumps(config) == before
+
+
 def test_unknown_keys_are_listed_unless_switched_off():
     spec = ModelSpec.from_hf_config(LLAMA | {"memory_tokens": 7, "extra_gate": False})
     (line,) = spec.not_modelled

@@ -83,8 +83,8 @@ def _language_model(outer: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     beside.seen |= {"quantization_config", "tie_word_embeddings", "hidden_size"}
     for key in ("vision_config", "projector_bias", "understand_projector_stride"):
         beside.note(key, "the part that sees pictures is not counted")
-    inner.setdefault("tie_word_embeddings", outer.get("tie_word_embeddings", False))
-    return inner, beside.unread()
+    tied = {"tie_word_embeddings": outer.get("tie_word_embeddings", False)}
+    return tied | inner, beside.unread()
 
 
 def _fp8_block(quantization: dict[str, Any] | None, keys: Keys) -> tuple[int, int] | None:

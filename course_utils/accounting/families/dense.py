@@ -1,5 +1,7 @@
 """Dense decoders: Llama 3.x, SmolLM2, Qwen1.5, Qwen2, Qwen2.5, Qwen3."""
 
+from dataclasses import replace
+
 from course_utils.accounting.attention import GroupedQueryAttention
 from course_utils.accounting.feed_forward import DenseFeedForward
 from course_utils.accounting.reading import Keys
@@ -35,8 +37,10 @@ def grouped(keys: Keys, **options) -> GroupedQueryAttention:
 
 def window(keys: Keys) -> int | None:
     """The sliding window, if it is switched on."""
-    size = keys.whole("sliding_window", default=None, least=0)
-    return size if keys.flag("use_sliding_window", default=False) else None
+    if not keys.flag("use_sliding_window", default=False):
+        keys.whole("sliding_window", default=None, least=0)
+        return None
+    return keys.whole("sliding_window")
 
 
 def model(keys: Keys, layers: list[Layer], tied: bool = False, **more) -> ModelSpec:
@@ -52,12 +56,23 @@ def model(keys: Keys, layers: list[Layer], tied: bool = False, **more) -> ModelS
 
 
 def read_dense(keys: Keys, **options) -> ModelSpec:
-    """The same layer throughout."""
-    layer = Layer(
-        grouped(keys, sliding_window=window(keys), **options),
-        DenseFeedForward(keys.whole("intermediate_size"), keys.flag("mlp_bias", default=False)),
+    """The same layer throughout; with a window, the first `max_window_layers` see everything."""
+    attention, size = grouped(keys, **options), window(keys)
+    feed_forward = DenseFeedForward(
+        keys.whole("intermediate_size"), keys.flag("mlp_bias", default=False)
     )
-    return model(keys, [layer] * keys.whole("num_hidden_layers"))
+    full = Layer(attention, feed_forward)
+    layers = keys.whole("num_hidden_layers")
+    keys.seen.add("layer_types")
+    if size is None:
+        return model(keys, [full] * layers)
+    first = min(keys.whole("max_window_layers", least=0), layers)
+    narrow = Layer(replace(attention, sliding_window=size), feed_forward)
+    found = [full] * first + [narrow] * (layers - first)
+    usual = ["sliding_attention" if layer is narrow else "full_attention" for layer in found]
+    if keys.per_layer("layer_types", layers, default=usual) != usual:
+        raise ValueError("layer_types does not agree with max_window_layers: give one of them")
+    return model(keys, found)
 
 
 def read_llama(keys: Keys) -> ModelSpec:

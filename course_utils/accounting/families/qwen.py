@@ -15,7 +15,9 @@ def sparse_layers(keys: Keys, layers: int) -> list[bool]:
 
 def read_qwen_moe(keys: Keys, shared: bool, **options) -> ModelSpec:
     """Qwen2-MoE has a gated shared expert and biases; Qwen3-MoE has norms and neither."""
-    attention = grouped(keys, sliding_window=window(keys), **options)
+    if window(keys) is not None:
+        raise ValueError("use_sliding_window is true: only false is read for experts of Qwen")
+    attention = grouped(keys, **options)
     experts = MixtureOfExperts(
         num_experts=keys.whole("num_experts", "n_routed_experts", "num_local_experts"),
         num_experts_per_tok=keys.whole("num_experts_per_tok"),
