@@ -2,7 +2,8 @@
 
 A model asks its cache three things: how many tokens it holds (`length`), to take a layer's new keys
 and values and return all of them (`update`), and, when every layer has done so, to count the new
-tokens in (`advance`). Any storage that answers these serves the same model code.
+tokens in (`advance`). Any storage that answers these serves the same model code. Kinds of
+attention that keep something else than keys and values use `layered_cache`.
 
 `KVCache` is one block per layer, allocated once for `capacity` tokens: appending writes in place
 and returns views, so nothing is copied as the text grows. Left out: paging and sharing (chapter
@@ -79,3 +80,12 @@ class KVCache:
     def bytes_per_token(self) -> int:
         """Bytes stored per token of one sequence."""
         return self.elements_per_token() * self.kv.element_size()
+
+    def elements(self, tokens: int) -> int:
+        """Numbers kept of one sequence after `tokens` tokens."""
+        return tokens * self.elements_per_token()
+
+    def bytes(self) -> int:
+        """Bytes of the tensors in use now, all sequences together."""
+        used = self.kv[..., : self.length, :]
+        return used.numel() * used.element_size()
