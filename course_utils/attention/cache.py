@@ -72,6 +72,19 @@ class KVCache:
     def advance(self, tokens: int) -> None:
         self.length += tokens
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first `length`, as after a draft that was not accepted.
+
+        Nothing is copied or cleared: the next tokens overwrite the forgotten ones. Raises
+        ValueError when the cache holds fewer.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(
+                f"cannot go back to {length} tokens: the cache holds {self.length}, and keeps only "
+                "a beginning of them"
+            )
+        self.length = length
+
     def elements_per_token(self) -> int:
         """Numbers stored per token of one sequence: 2 * layers * key-value heads * head_dim."""
         layers, two, _, heads, _, head_dim = self.kv.shape

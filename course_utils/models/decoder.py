@@ -135,6 +135,13 @@ class DecoderLM(nn.Module):
         either side. Raises ValueError on empty or misshapen input, IndexError on an id out of
         range.
         """
+        x_BTD = self.hidden(ids_BT, cache, attention_mask)
+        return self.logits(x_BTD[:, -1:] if last_only else x_BTD)
+
+    def hidden(
+        self, ids_BT: Tensor, cache: Cache | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Token vectors (B, T, D) after the last layer, before the last norm. As `forward`."""
         self._check_input(ids_BT, cache, attention_mask)
         past = cache.length if cache is not None else 0
         T = ids_BT.shape[1]
@@ -148,8 +155,11 @@ class DecoderLM(nn.Module):
             x_BTD = layer(x_BTD, cos, sin, mask, cache, number)
         if cache is not None:
             cache.advance(T)
-        x_BTD = self.model.norm(x_BTD[:, -1:] if last_only else x_BTD)
-        return linear(x_BTD, self.lm_head.weight)
+        return x_BTD
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Logits (B, T, V) of token vectors that `hidden` gave: the last norm and the head."""
+        return linear(self.model.norm(hidden_BTD), self.lm_head.weight)
 
     @staticmethod
     def _positions_and_mask(past: int, T: int, attention_mask: Tensor | None, device):
