@@ -70,30 +70,32 @@ def plot_families(points: Mapping[str, tuple[int, float]], shared: Collection[st
 
 def plot_specialization(
     trained: Sequence[float],
-    untrained: Sequence[float],
+    untrained: Sequence[Sequence[float]],
     chance: Sequence[Sequence[float]],
     first_layer: int = 2,
 ) -> None:
-    """Divergence between domains by layer: the trained model, the untrained one, and chance.
+    """Divergence between domains by layer: the trained model, untrained ones, and chance.
 
-    chance: for each layer, one divergence for each shuffle of the labels.
+    untrained: for each layer, the divergence at each random start; chance: for each layer, that at
+    each shuffle of the labels.
     """
     layers = range(first_layer, first_layer + len(trained))
     fig, (axis,) = figure(height=3.6)
     axis.plot(layers, trained, "o-", color=COLOURS[0], label="trained")
-    axis.plot(layers, untrained, "s--", color=COLOURS[1], label="the same model, untrained")
-    axis.plot(layers, [np.mean(row) for row in chance], color="grey", label="labels shuffled")
-    low, high = [min(row) for row in chance], [max(row) for row in chance]
-    axis.fill_between(layers, low, high, color="lightgrey")
-    more = sum(one > other for one, other in zip(trained, untrained, strict=True))
+    others = ((untrained, COLOURS[1], "untrained, by seed"), (chance, "grey", "labels shuffled"))
+    for rows, colour, label in others:
+        axis.plot(layers, [np.mean(row) for row in rows], "--", color=colour, label=label)
+        low, high = [min(row) for row in rows], [max(row) for row in rows]
+        axis.fill_between(layers, low, high, color=colour, alpha=0.25, linewidth=0)
+    more = sum(one > max(row) for one, row in zip(trained, untrained, strict=True))
     axis.set_title(f"Training moved the domains apart in {more} of {len(trained)} layers")
     axis.set(xlabel="layer", ylabel="divergence between domains (bits)", ylim=(0, None))
     axis.set_xticks(list(layers))
     axis.legend()
     show_figure(
         fig,
-        "mean divergence between domains for each layer: blue trained, orange untrained, and grey "
-        "at the bottom what shuffled labels give, with its range.",
+        "mean divergence between domains for each layer: blue trained; orange untrained, with the "
+        "range of random starts; grey at the bottom what shuffled labels give, with its range.",
     )
 
 

@@ -35,7 +35,9 @@ def model():
 
 def test_titles_state_what_the_numbers_say(shown):
     c05.plot_variants({"dense": [2.0, 2.1], "8, top-2": [1.9, 1.8]})
-    c05.plot_specialization([0.2, 0.1, 0.3], [0.1, 0.2, 0.1], [[0.01, 0.02]] * 3)
+    c05.plot_specialization(
+        [0.2, 0.1, 0.3], [[0.1, 0.15], [0.2, 0.05], [0.1, 0.2]], [[0.01, 0.02]] * 3
+    )
     assert shown[0][0] == "Lowest mean: 8, top-2 (recorded)"
     assert shown[1][0] == "Training moved the domains apart in 2 of 3 layers"
     assert all(len(description.split()) > 8 for _, _, description in shown)
