@@ -1,18 +1,46 @@
 """Room of attention: how tokens look at each other, and what must be kept for the next token."""
 
 from course_utils.attention.cache import Cache, KVCache
+from course_utils.attention.config import (
+    IndexerConfig,
+    LinearAttentionConfig,
+    MLAConfig,
+    YarnConfig,
+)
 from course_utils.attention.gqa import (
     GroupedQueryAttention,
     causal_mask,
     fused_attention,
     grouped_query_attention,
 )
+from course_utils.attention.layered_cache import LayeredCache, State, Tokens
+from course_utils.attention.mla import (
+    LatentAttention,
+    absorbing_pays,
+    mla_absorbed,
+    mla_naive,
+)
+from course_utils.attention.yarn import softmax_scale, yarn_frequencies, yarn_tables
 
 __all__ = [
     "Cache",
     "GroupedQueryAttention",
+    "IndexerConfig",
     "KVCache",
+    "LatentAttention",
+    "LayeredCache",
+    "LinearAttentionConfig",
+    "MLAConfig",
+    "State",
+    "Tokens",
+    "YarnConfig",
+    "absorbing_pays",
     "causal_mask",
     "fused_attention",
     "grouped_query_attention",
+    "mla_absorbed",
+    "mla_naive",
+    "softmax_scale",
+    "yarn_frequencies",
+    "yarn_tables",
 ]

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.attention.cache import Cache
+from course_utils.attention.layered_cache import Tokens
 from course_utils.layers import Linear, RMSNorm, apply_rope, rms_norm
 
 
@@ -102,6 +103,11 @@ class GroupedQueryAttention(nn.Module):
         self.head_dim = head_dim
         self.rope = rope
         self.attend = attend
+
+    def cache_layout(self) -> Tokens:
+        """A key and a value for each key-value head."""
+        width = (self.k_proj.out_features // self.head_dim, self.head_dim)
+        return Tokens({"k": width, "v": width})
 
     def forward(
         self,

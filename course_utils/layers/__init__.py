@@ -3,6 +3,16 @@
 from course_utils.layers.linear import Linear, linear
 from course_utils.layers.mlp import MLP, swiglu
 from course_utils.layers.norm import RMSNorm, rms_norm
-from course_utils.layers.rope import apply_rope, rope_tables
+from course_utils.layers.rope import apply_rope, apply_rope_interleaved, rope_tables
 
-__all__ = ["MLP", "Linear", "RMSNorm", "apply_rope", "linear", "rms_norm", "rope_tables", "swiglu"]
+__all__ = [
+    "MLP",
+    "Linear",
+    "RMSNorm",
+    "apply_rope",
+    "apply_rope_interleaved",
+    "linear",
+    "rms_norm",
+    "rope_tables",
+    "swiglu",
+]

@@ -43,3 +43,11 @@ def apply_rope(x_HTd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
     first, second = x_HTd.chunk(2, dim=-1)
     turned_HTd = torch.cat([-second, first], dim=-1)
     return x_HTd * cos_Td.to(x_HTd.dtype) + turned_HTd * sin_Td.to(x_HTd.dtype)
+
+
+def apply_rope_interleaved(x_HTd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+    """`apply_rope` for channel pairs (2i, 2i + 1), with the same tables and shapes."""
+    half = x_HTd.shape[-1] // 2
+    cos, sin = cos_Td[..., :half].to(x_HTd.dtype), sin_Td[..., :half].to(x_HTd.dtype)
+    even, odd = x_HTd[..., 0::2], x_HTd[..., 1::2]
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)

@@ -7,7 +7,11 @@ once, so that the model code needs no checks.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from course_utils.attention.config import LinearAttentionConfig, MLAConfig, check_layer_types
 from course_utils.moe import MoEConfig
+
+NESTED = {"moe": MoEConfig, "mla": MLAConfig, "linear": LinearAttentionConfig}
+OPTIONAL = (*NESTED, "sliding_window", "layer_types")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,11 @@ class ModelConfig:
     head_dim 0 means hidden_size / num_attention_heads. `use_qk_norm` is Qwen3's RMSNorm on every
     query and key head; Llama and SmolLM2 have none. With `moe`, the layers from its
     `first_k_dense_replace` on have experts in place of the MLP; None is a dense model.
+
+    `layer_types` has "full_attention", "sliding_attention" or "linear_attention" for every layer
+    (None: all full). Full attention is grouped-query attention, or with `mla` latent attention;
+    sliding attention is grouped-query attention over the last `sliding_window` tokens; linear
+    attention is described by `linear`.
     """
 
     vocab_size: int
@@ -32,6 +41,10 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     use_qk_norm: bool = True
     moe: MoEConfig | None = None
+    mla: MLAConfig | None = None
+    linear: LinearAttentionConfig | None = None
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,7 +59,9 @@ class ModelConfig:
                 "both must be positive"
             )
         self._check_heads()
+        self._check_nested()
         self._check_moe()
+        self._check_layers()
 
     def _check_heads(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -65,11 +80,35 @@ class ModelConfig:
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}: RoPE needs an even number")
 
+    def _check_nested(self) -> None:
+        for name, kind in NESTED.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                article = "a" if kind is LinearAttentionConfig else "an"
+                raise ValueError(
+                    f"{name} is {value!r}: it must be {article} {kind.__name__}, or None"
+                )
+
+    def _check_layers(self) -> None:
+        window, types = self.sliding_window, self.layer_types
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
+            raise ValueError(f"sliding_window is {window!r}: it must be a whole number, or None")
+        if window is not None and window < 1:
+            raise ValueError(f"sliding_window is {window}: it must be at least 1, or None")
+        if types is not None:
+            object.__setattr__(self, "layer_types", tuple(types))
+        given = self.linear is not None
+        check_layer_types(self.layer_types, self.num_hidden_layers, window, given)
+        if self.mla is not None and types is not None and "full_attention" not in types:
+            raise ValueError("mla is given, but layer_types has no 'full_attention'")
+
+    def layer_type(self, layer: int) -> str:
+        """The kind of attention of one layer, such as "full_attention"."""
+        return self.layer_types[layer] if self.layer_types else "full_attention"
+
     def _check_moe(self) -> None:
         if self.moe is None:
             return
-        if not isinstance(self.moe, MoEConfig):
-            raise ValueError(f"moe is {self.moe!r}: it must be an MoEConfig, or None")
         if self.moe.first_k_dense_replace > self.num_hidden_layers:
             raise ValueError(
                 f"first_k_dense_replace {self.moe.first_k_dense_replace} is more than the "
@@ -89,16 +128,19 @@ class ModelConfig:
             raise ValueError(
                 f"unknown config key {unknown[0]!r}: known are {', '.join(sorted(known))}"
             )
-        if isinstance(moe := values.get("moe"), dict):
-            values = values | {"moe": MoEConfig.from_dict(moe)}
+        nested = {
+            name: kind.from_dict(values[name])
+            for name, kind in NESTED.items()
+            if isinstance(values.get(name), dict)
+        }
         try:
-            return cls(**values)
+            return cls(**(values | nested))
         except TypeError as error:
             raise ValueError(f"incomplete config: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys and values, ready for JSON; a dense model has no key `moe`."""
+        """All keys and values, ready for JSON; of what the model does not have, no key."""
         values = asdict(self)
-        if self.moe is None:
-            del values["moe"]
-        return values
+        if self.layer_types is not None:
+            values["layer_types"] = list(self.layer_types)
+        return {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}

@@ -4,12 +4,12 @@ Each layer adds two things to the stream of token vectors: what attention gather
 tokens, and what the feed-forward part makes of the token itself. Both read a normalised copy. At
 the end a last norm and the head give a score (logit) for every token of the vocabulary. The
 feed-forward part is an MLP, or experts from layer `first_k_dense_replace` on if the config has
-`moe`.
+`moe`. Which attention a layer has, `layer_types` and `mla` say: `attention` builds it.
 
 The weights carry the names that `transformers` gives them, so that a checkpoint of
 `LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. The parts
-`norm`, `rope`, `attend`, `route` and `dispatch` are arguments: the course's functions or the
-learner's.
+`norm`, `rope`, `attend`, `route`, `dispatch` and `latent` are arguments: the course's functions or
+the learner's.
 
 Left out: dropout (open models are trained without), biases (Qwen3 and Llama dropped them).
 """
@@ -24,8 +24,11 @@ from course_utils.attention import (
     Cache,
     GroupedQueryAttention,
     KVCache,
+    LatentAttention,
+    LayeredCache,
     causal_mask,
     fused_attention,
+    yarn_tables,
 )
 from course_utils.layers import MLP, RMSNorm, apply_rope, linear, rms_norm, rope_tables
 from course_utils.models.config import ModelConfig
@@ -35,11 +38,30 @@ from course_utils.moe import MoE, route
 class DecoderLayer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), where mlp is one MLP or a layer of experts."""
 
-    def __init__(
-        self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable, mlp: nn.Module
-    ):
+    def __init__(self, config: ModelConfig, norm: Callable, attention: nn.Module, mlp: nn.Module):
         super().__init__()
-        self.self_attn = GroupedQueryAttention(
+        self.self_attn = attention
+        self.mlp = mlp
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+
+    def forward(self, x_BTD, cos, sin, mask=None, cache=None, layer=0) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache, layer)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+def attention(
+    config: ModelConfig, layer: int, norm: Callable, rope: Callable, attend: Callable, latent: dict
+) -> nn.Module:
+    """The attention of one layer. `rope` and `attend` go to grouped-query layers, `latent` (rope,
+    naive, absorbed) to latent ones."""
+    kind = config.layer_type(layer)
+    if kind == "full_attention" and config.mla is not None:
+        return LatentAttention(
+            config.hidden_size, config.num_attention_heads, config.mla, norm, **latent
+        )
+    if kind == "full_attention":
+        return GroupedQueryAttention(
             config.hidden_size,
             config.num_attention_heads,
             config.num_key_value_heads,
@@ -50,13 +72,25 @@ class DecoderLayer(nn.Module):
             rope,
             attend,
         )
-        self.mlp = mlp
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
+    raise ValueError(f"layer {layer} is {kind!r}: no module builds it yet")
 
-    def forward(self, x_BTD, cos, sin, mask=None, cache=None, layer=0) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache, layer)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+def position_tables(config: ModelConfig, positions: Tensor) -> dict[str, tuple]:
+    """Cosine and sine that the layers of each type turn queries and keys by.
+
+    Latent attention turns `qk_rope_head_dim` channels, with YaRN if the config has it; linear
+    attention turns none.
+    """
+    theta, mla = config.rope_theta, config.mla
+    tables: dict[str, tuple] = {"linear_attention": (None, None)}
+    if mla is None or config.layer_types is not None:
+        plain = rope_tables(positions, config.head_dim, theta)
+        tables |= {"full_attention": plain, "sliding_attention": plain}
+    if mla is not None:
+        width, scaling = mla.qk_rope_head_dim, mla.rope_scaling
+        given = (positions, width, theta)
+        tables["full_attention"] = yarn_tables(*given, scaling) if scaling else rope_tables(*given)
+    return tables
 
 
 def feed_forward(config: ModelConfig, layer: int, **experts) -> nn.Module:
@@ -69,13 +103,18 @@ def feed_forward(config: ModelConfig, layer: int, **experts) -> nn.Module:
 class Decoder(nn.Module):
     """Embedding, layers, last norm: token ids in, token vectors out."""
 
-    def __init__(
-        self, config: ModelConfig, norm: Callable, rope: Callable, attend: Callable, **experts
-    ):
+    def __init__(self, config: ModelConfig, norm: Callable, attentions: dict, experts: dict):
         super().__init__()
-        mlps = [feed_forward(config, n, **experts) for n in range(config.num_hidden_layers)]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, norm, rope, attend, mlp) for mlp in mlps)
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                config,
+                norm,
+                attention(config, n, norm, **attentions),
+                feed_forward(config, n, **experts),
+            )
+            for n in range(config.num_hidden_layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
 
 
@@ -91,11 +130,13 @@ class DecoderLM(nn.Module):
         attend: Callable = fused_attention,
         route: Callable = route,
         dispatch: Callable | None = None,
+        latent: dict[str, Callable] | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.config = config
-        self.model = Decoder(config, norm, rope, attend, route=route, dispatch=dispatch)
+        attentions = {"rope": rope, "attend": attend, "latent": latent or {}}
+        self.model = Decoder(config, norm, attentions, {"route": route, "dispatch": dispatch})
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -107,19 +148,23 @@ class DecoderLM(nn.Module):
         """Normal weights of deviation 0.02; those that write to the stream are scaled down.
 
         2L parts add to the stream, so the last projection of each starts smaller by sqrt(2L), as in
-        GPT-2 (Radford et al. 2019, section 2.3). The same seed gives the same weights on every
-        machine.
+        GPT-2 (Radford et al. 2019, section 2.3). Norm scales start at 1, biases at 0; attention
+        with weights of another kind has a method `initialize(generator)`, called last. The same
+        seed gives the same weights on every machine.
         """
         generator = torch.Generator().manual_seed(seed)
-        writers = ("o_proj.weight", "down_proj.weight", "w_down_EFD")
+        writers = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "w_down_EFD")
         for name, weight in self.named_parameters():
             if weight.dim() == 1:
-                weight.fill_(1.0)
+                weight.fill_(0.0 if name.endswith(".bias") else 1.0)
                 continue
             deviation = 0.02
             if name.endswith(writers):
                 deviation /= (2 * self.config.num_hidden_layers) ** 0.5
             weight.copy_(torch.randn(weight.shape, generator=generator) * deviation)
+        for layer in self.model.layers:
+            if hasattr(layer.self_attn, "initialize"):
+                layer.self_attn.initialize(generator)
 
     def forward(
         self,
@@ -146,13 +191,13 @@ class DecoderLM(nn.Module):
         past = cache.length if cache is not None else 0
         T = ids_BT.shape[1]
         positions, mask = self._positions_and_mask(past, T, attention_mask, ids_BT.device)
-        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        if cos.dim() == 3:  # positions differ from sequence to sequence: make room for the heads
-            cos, sin = cos[:, None], sin[:, None]
         x_BTD = F.embedding(ids_BT, self.model.embed_tokens.weight)
-        cos, sin = cos.to(x_BTD.dtype), sin.to(x_BTD.dtype)
+        tables = self._tables(positions, x_BTD.dtype)
+        masks = {"full_attention": mask, "sliding_attention": mask}
+        masks["linear_attention"] = None if mask is None else attention_mask.bool()[:, past:]
         for number, layer in enumerate(self.model.layers):
-            x_BTD = layer(x_BTD, cos, sin, mask, cache, number)
+            kind = self.config.layer_type(number)
+            x_BTD = layer(x_BTD, *tables[kind], masks[kind], cache, number)
         if cache is not None:
             cache.advance(T)
         return x_BTD
@@ -160,6 +205,15 @@ class DecoderLM(nn.Module):
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) of token vectors that `hidden` gave: the last norm and the head."""
         return linear(self.model.norm(hidden_BTD), self.lm_head.weight)
+
+    def _tables(self, positions: Tensor, dtype: torch.dtype) -> dict[str, tuple]:
+        """`position_tables` in the model's dtype, shaped to meet (B, H, T, d)."""
+        tables = position_tables(self.config, positions)
+        for kind, pair in tables.items():
+            if positions.dim() == 2:  # they differ from sequence to sequence: room for the heads
+                pair = tuple(table if table is None else table[:, None] for table in pair)
+            tables[kind] = tuple(table if table is None else table.to(dtype) for table in pair)
+        return tables
 
     @staticmethod
     def _positions_and_mask(past: int, T: int, attention_mask: Tensor | None, device):
@@ -199,19 +253,25 @@ class DecoderLM(nn.Module):
                     f"{self.config.vocab_size} tokens; was another model's tokenizer used?"
                 )
 
-    def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache:
-        """An empty cache for `batch` sequences of up to `capacity` tokens (default: the
-        context)."""
+    def new_cache(self, batch: int = 1, capacity: int | None = None) -> KVCache | LayeredCache:
+        """An empty cache for `batch` sequences of up to `capacity` tokens (default: the context).
+
+        Where every layer is full grouped-query attention, the dense cache; else one store a layer.
+        """
         config, weight = self.config, self.lm_head.weight
-        return KVCache(
-            config.num_hidden_layers,
-            batch,
-            config.num_key_value_heads,
-            capacity or config.max_position_embeddings,
-            config.head_dim,
-            weight.dtype,
-            weight.device,
-        )
+        capacity = capacity or config.max_position_embeddings
+        if config.mla is None and config.layer_types is None:
+            return KVCache(
+                config.num_hidden_layers,
+                batch,
+                config.num_key_value_heads,
+                capacity,
+                config.head_dim,
+                weight.dtype,
+                weight.device,
+            )
+        layouts = [layer.self_attn.cache_layout() for layer in self.model.layers]
+        return LayeredCache(layouts, batch, capacity, weight.dtype, weight.device)
 
     def count_parameters(self, embedding: bool = True) -> int:
         """Numbers in the model, routing biases included and a tied table once; without
