@@ -7,6 +7,7 @@ from course_utils.attention.config import (
     MLAConfig,
     YarnConfig,
 )
+from course_utils.attention.delta_rule import chunked_delta_rule, recurrent_delta_rule
 from course_utils.attention.gqa import (
     GroupedQueryAttention,
     causal_mask,
@@ -14,12 +15,18 @@ from course_utils.attention.gqa import (
     grouped_query_attention,
 )
 from course_utils.attention.layered_cache import LayeredCache, State, Tokens
+from course_utils.attention.lightning import (
+    chunked_lightning,
+    lightning_slopes,
+    recurrent_lightning,
+)
 from course_utils.attention.mla import (
     LatentAttention,
     absorbing_pays,
     mla_absorbed,
     mla_naive,
 )
+from course_utils.attention.window import SlidingWindowAttention, window_mask
 from course_utils.attention.yarn import softmax_scale, yarn_frequencies, yarn_tables
 
 __all__ = [
@@ -31,16 +38,23 @@ __all__ = [
     "LayeredCache",
     "LinearAttentionConfig",
     "MLAConfig",
+    "SlidingWindowAttention",
     "State",
     "Tokens",
     "YarnConfig",
     "absorbing_pays",
     "causal_mask",
+    "chunked_delta_rule",
+    "chunked_lightning",
     "fused_attention",
     "grouped_query_attention",
+    "lightning_slopes",
     "mla_absorbed",
     "mla_naive",
+    "recurrent_delta_rule",
+    "recurrent_lightning",
     "softmax_scale",
+    "window_mask",
     "yarn_frequencies",
     "yarn_tables",
 ]
