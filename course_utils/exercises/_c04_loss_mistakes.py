@@ -39,12 +39,32 @@ def _rows_mixed(experts_TK: Tensor, p_TE: Tensor) -> Tensor:
     return p_TE.shape[-1] * (f_E * p_TE.mean(-1)).sum()
 
 
+def _raw_counts(experts_TK: Tensor, p_TE: Tensor) -> Tensor:
+    return _loss(experts_TK, p_TE) * experts_TK.numel()
+
+
+def _k_for_e(experts_TK: Tensor, p_TE: Tensor) -> Tensor:
+    return _loss(experts_TK, p_TE) * experts_TK.shape[-1] / p_TE.shape[-1]
+
+
 LOAD_BALANCING_LOSS = (
     WrongAnswer(
         "not divided by k",
         lambda experts_TK, p_TE: experts_TK.shape[-1] * _loss(experts_TK, p_TE),
         "k times too large: f is a share of all T * k assignments, so that it sums to 1. You "
         "divide the counts by T, as `transformers` does; then even use gives k in place of 1.",
+    ),
+    WrongAnswer(
+        "counts in place of shares",
+        _raw_counts,
+        "f is a count here, so the loss grows with the batch. Divide the counts by T * k: shares "
+        "sum to 1.",
+    ),
+    WrongAnswer(
+        "k in place of E",
+        _k_for_e,
+        "The factor is k, the number of columns of experts_TK. E is the number of columns of "
+        "probabilities_TE.",
     ),
     WrongAnswer(
         "no factor E",
@@ -141,6 +161,23 @@ def _chosen_shares(experts_BTK: Tensor, scores_BTE: Tensor) -> Tensor:
     return _normalised(kept_BTE)
 
 
+def _numbers(e_BTK: Tensor, s_BTE: Tensor) -> float:
+    return float(_sequences(e_BTK, _normalised(s_BTE)).mean())
+
+
+def _in_place(e_BTK: Tensor, s_BTE: Tensor) -> Tensor:
+    s_BTE /= s_BTE.sum(-1, keepdim=True)
+    return _sequences(e_BTK, s_BTE).mean()
+
+
+def _no_keepdim(e_BTK: Tensor, s_BTE: Tensor) -> Tensor:
+    return _sequences(e_BTK, s_BTE / s_BTE.sum(-1)).mean()
+
+
+def _one_sum(e_BTK: Tensor, s_BTE: Tensor) -> Tensor:
+    return _sequences(e_BTK, s_BTE / s_BTE.sum()).mean()
+
+
 SEQUENCE_BALANCE_LOSS = (
     WrongAnswer(
         "sequences pooled",
@@ -164,6 +201,29 @@ SEQUENCE_BALANCE_LOSS = (
         "softmax of the scores",
         lambda e_BTK, s_BTE: _sequences(e_BTK, s_BTE.softmax(-1)).mean(),
         "A softmax of the scores gives other shares. Divide them by their sum (equation 19).",
+    ),
+    WrongAnswer(
+        "divided by one sum of everything",
+        _one_sum,
+        "You divide by the sum of ALL scores. Each token's scores are divided by that token's own "
+        "sum: .sum(-1, keepdim=True).",
+    ),
+    WrongAnswer(
+        "sum without keepdim",
+        _no_keepdim,
+        "scores.sum(-1) has lost the last dimension, so the shapes no longer line up: "
+        ".sum(-1, keepdim=True).",
+    ),
+    WrongAnswer(
+        "in place",
+        _in_place,
+        "The scores that were handed in are changed (/=). The router's weights are made of them: "
+        "make new ones.",
+    ),
+    WrongAnswer(
+        "a number came back",
+        _numbers,
+        "The value is right, but float(...) or .item() cuts the gradient off: stay with tensors.",
     ),
     WrongAnswer(
         "sum over the sequences",
@@ -190,5 +250,6 @@ SEQUENCE_BALANCE_LOSS = (
         "detached",
         lambda e_BTK, s_BTE: _sequences(e_BTK, _normalised(s_BTE).detach()).mean(),
         "The value is right, but the scores are detached: f is a count, so nothing could learn.",
+        also=(lambda e_BTK, s_BTE: torch.tensor(_numbers(e_BTK, s_BTE)),),
     ),
 )

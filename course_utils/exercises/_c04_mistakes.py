@@ -53,6 +53,25 @@ MAX_VIOLATION = (
         "load it is E times as large, and its scale does not depend on E.",
     ),
     WrongAnswer(
+        "largest minus smallest",
+        lambda counts_E: float((counts_E.max() - counts_E.min()) / counts_E.double().mean()),
+        "You compare the busiest expert with the idlest. Compare it with the mean: an idle device "
+        "delays nobody.",
+    ),
+    WrongAnswer(
+        "median",
+        lambda counts_E: _vio_over(counts_E, counts_E.double().median()),
+        "You divide by the median, which does not move when one expert takes from all. The mean "
+        "is what each would have at balance.",
+    ),
+    WrongAnswer(
+        "relative to the busiest",
+        lambda counts_E: float(1 - counts_E.double().mean() / counts_E.max()),
+        "This is the share of its time that the average device waits. MaxVio has the MEAN in the "
+        "denominator: largest load / mean - 1.",
+        also=(lambda counts_E: float(counts_E.double().mean() / counts_E.max() - 1),),
+    ),
+    WrongAnswer(
         "standard deviation",
         lambda counts_E: float(
             counts_E.double().std(correction=0) / counts_E.double().mean().clamp(min=1e-12)
@@ -126,6 +145,19 @@ def _in_place(bias_E: Tensor, counts_E: Tensor, speed: float) -> Tensor:
     return bias_E
 
 
+def _in_place_not_centred(bias_E: Tensor, counts_E: Tensor, speed: float) -> Tensor:
+    bias_E += _change(counts_E, speed)
+    return bias_E
+
+
+def _old_mean(bias_E: Tensor, counts_E: Tensor, speed: float) -> Tensor:
+    return bias_E + _change(counts_E, speed) - bias_E.mean()
+
+
+def _one_step_for_all(bias_E: Tensor, counts_E: Tensor, speed: float) -> Tensor:
+    return bias_E + _change(counts_E, speed).mean()
+
+
 def _against_median(bias_E: Tensor, counts_E: Tensor, speed: float) -> Tensor:
     change_E = speed * torch.sign(counts_E.float().median() - counts_E.float())
     return bias_E + change_E - change_E.mean()
@@ -173,7 +205,19 @@ UPDATE_BIAS = (
         "in place",
         _in_place,
         "The argument itself is changed. The caller decides where the new bias goes: return a new "
-        "tensor.",
+        "tensor. (Are the changes centred?)",
+        also=(_in_place_not_centred,),
+    ),
+    WrongAnswer(
+        "mean of the old bias subtracted",
+        _old_mean,
+        "You subtract the mean of the old bias. It is the mean of the CHANGES that goes off.",
+    ),
+    WrongAnswer(
+        "one step for all",
+        _one_step_for_all,
+        "Every expert gets the mean of the changes, so nothing changes between them. Add each "
+        "expert's own change, and subtract the mean.",
     ),
     WrongAnswer(
         "change alone",

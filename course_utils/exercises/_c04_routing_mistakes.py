@@ -85,6 +85,43 @@ def _detached(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> 
     return experts_TK, weights_TK.detach()
 
 
+def _softmax_of_logits(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    experts_TK = _chosen(logits_TE.sigmoid() + bias_E, k)
+    return experts_TK, scale * logits_TE.gather(-1, experts_TK).softmax(-1)
+
+
+def _minus(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    scores_TE = logits_TE.sigmoid()
+    return _weighed(scores_TE, _chosen(scores_TE - bias_E, k), scale)
+
+
+def _one_sum(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    scores_TE = logits_TE.sigmoid()
+    experts_TK = _chosen(scores_TE + bias_E, k)
+    weights_TK = scores_TE.gather(-1, experts_TK)
+    return experts_TK, scale * weights_TK / weights_TK.sum()
+
+
+def _divided_by_scale(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    scores_TE = logits_TE.sigmoid()
+    return _weighed(scores_TE, _chosen(scores_TE + bias_E, k), 1 / scale)
+
+
+def _swapped_leak(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    return _leak(logits_TE, bias_E, k, scale)[::-1]
+
+
+def _topk_pair(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    return tuple((logits_TE.sigmoid() + bias_E).topk(k))
+
+
+def _by_columns(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
+    scores_TE = logits_TE.sigmoid()
+    experts_TK = _chosen(scores_TE + bias_E, k)
+    weights_TK = scores_TE[:, experts_TK]
+    return experts_TK, scale * weights_TK / weights_TK.sum(-1, keepdim=True)
+
+
 def _sum_without_keepdim(logits_TE: Tensor, bias_E: Tensor, k: int, scale: float = 1.0) -> Pair:
     scores_TE = logits_TE.sigmoid()
     experts_TK = _chosen(scores_TE + bias_E, k)
@@ -121,8 +158,8 @@ ROUTE_WITH_BIAS = (
     WrongAnswer(
         "scale inside the renormalisation",
         _scale_cancels,
-        "The scale is multiplied in before the division, where it cancels. Renormalise first, "
-        "scale then.",
+        "The scale has no effect: it is not there, or it is multiplied in before the division, "
+        "where it cancels. Renormalise first, scale then.",
     ),
     WrongAnswer(
         "softmax scores",
@@ -132,7 +169,8 @@ ROUTE_WITH_BIAS = (
     WrongAnswer(
         "softmax over the chosen",
         _softmax_of_chosen,
-        "A softmax of the chosen scores is not their share: divide each by their sum.",
+        "A softmax of the chosen is not their share: divide each chosen score by their sum.",
+        also=(_softmax_of_logits,),
     ),
     WrongAnswer(
         "renormalised over all experts",
@@ -149,7 +187,32 @@ ROUTE_WITH_BIAS = (
     WrongAnswer(
         "swapped",
         _swapped,
-        "Experts first, weights second: return experts_TK, weights_TK.",
+        "Experts first, weights second: return experts_TK, weights_TK. (topk gives values first, "
+        "and those would hold the bias.)",
+        also=(_swapped_leak, _topk_pair),
+    ),
+    WrongAnswer(
+        "bias subtracted",
+        _minus,
+        "The bias is subtracted. A higher bias must make an expert MORE likely to be chosen: score "
+        "+ bias.",
+    ),
+    WrongAnswer(
+        "one sum for all tokens",
+        _one_sum,
+        "You divide by the sum over all tokens. Each token's k weights sum to `scale`: "
+        "sum(-1, keepdim=True).",
+    ),
+    WrongAnswer(
+        "divided by the scale",
+        _divided_by_scale,
+        "The weights sum to 1 / scale. Multiply by the scale.",
+    ),
+    WrongAnswer(
+        "scores[:, experts]",
+        _by_columns,
+        "scores[:, experts] takes for EVERY token the columns of all tokens. gather(-1, "
+        "experts_TK) takes from each row its own.",
     ),
     WrongAnswer(
         "no gradient",
@@ -210,6 +273,27 @@ def _truth_values(scores_TE: Tensor, n_group: int, topk_group: int) -> Tensor:
     return ~_close(scores_TE, _group_sums(scores_TE, n_group, 2), topk_group).isinf()
 
 
+def _best_experts(scores_TE: Tensor, n_group: int, topk_group: int) -> Tensor:
+    best_TK = scores_TE.topk(topk_group * (scores_TE.shape[-1] // n_group), dim=-1).indices
+    nothing_TE = torch.full_like(scores_TE, float("-inf"))
+    return nothing_TE.scatter(-1, best_TK, scores_TE.gather(-1, best_TK))
+
+
+def _open_alone(scores_TE: Tensor, n_group: int, topk_group: int) -> Tensor:
+    open_TJ = _group_sums(scores_TE, n_group, 2).topk(topk_group, dim=-1).indices
+    groups_TGS = scores_TE.unflatten(-1, (n_group, -1))
+    return groups_TGS.take_along_dim(open_TJ[..., None], dim=-2).flatten(-2)
+
+
+def _not_flattened(scores_TE: Tensor, n_group: int, topk_group: int) -> Tensor:
+    closed_TE = _close(scores_TE, _group_sums(scores_TE, n_group, 2), topk_group)
+    return closed_TE.unflatten(-1, (n_group, -1))
+
+
+def _mask_of_zeros(scores_TE: Tensor, n_group: int, topk_group: int) -> Tensor:
+    return _close(scores_TE, _group_sums(scores_TE, n_group, 2), topk_group) - scores_TE
+
+
 def _judged_by(best: int):
     """Groups judged by the sum of their `best` largest scores; 0 means all of them."""
 
@@ -263,6 +347,28 @@ LIMIT_TO_GROUPS = (
         _inverted,
         "The best groups are closed and the others open. Fill where a group is NOT among the best.",
         also=(_worst,),
+    ),
+    WrongAnswer(
+        "best experts, not best groups",
+        _best_experts,
+        "You keep the best experts wherever they are. Whole groups are open or closed: judge the "
+        "groups first.",
+    ),
+    WrongAnswer(
+        "the open groups alone",
+        _open_alone,
+        "Only the open groups came back, so expert numbers no longer fit. Keep all E places, with "
+        "minus infinity in the closed ones.",
+    ),
+    WrongAnswer(
+        "not flattened",
+        _not_flattened,
+        "The result still has a dimension for the groups: .flatten(-2) brings it back to (T, E).",
+    ),
+    WrongAnswer(
+        "mask without the scores",
+        _mask_of_zeros,
+        "This is a mask of 0 and minus infinity. Add it to the scores, or fill the scores.",
     ),
     WrongAnswer(
         "truth values",
