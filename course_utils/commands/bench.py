@@ -74,6 +74,7 @@ def cell(value: Any) -> str:
 def main() -> None:
     """Run the file named first, and write its rows into the file named second."""
     path, result = Path(sys.argv[1]), Path(sys.argv[2])
+    sys.path.insert(0, str(path.parent))  # benchmarks share helpers
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

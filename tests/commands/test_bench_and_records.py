@@ -81,3 +81,8 @@ def test_no_records_yet(monkeypatch, capsys):
     _records(monkeypatch, {})
     assert main(["verify-records"]) == 0
     assert "no records yet" in capsys.readouterr().out
+
+
+def test_a_benchmark_may_use_another_beside_it(folder):
+    (folder / "bench_second.py").write_text("from bench_good import run\n")
+    assert main(["bench", "second"]) == 0
