@@ -82,15 +82,22 @@ def mla_absorbed(
 def scaled_attention(
     q_BHTd: Tensor, k_BHSd: Tensor, v_BHSV: Tensor, scale: float, mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(scale q k^T) v through PyTorch's kernel, causal without a mask, for values narrower
-    than keys: (B, H, T, V)."""
-    T, S = q_BHTd.shape[2], k_BHSd.shape[2]
+    """softmax(scale q k^T) v through PyTorch's kernel, causal without a mask: (B, H, T, V).
+
+    The fused kernels want values as wide as keys. Zeros make them so; what they give is cut off.
+    """
+    (T, width), (S, V) = q_BHTd.shape[2:], v_BHSV.shape[2:]
+    if V < width:
+        v_BHSV = F.pad(v_BHSV, (0, width - V))
+    elif V > width:  # zero channels add nothing to a score
+        q_BHTd, k_BHSd = (F.pad(x, (0, V - width)) for x in (q_BHTd, k_BHSd))
     causal = mask is None and T == S
     if mask is None and 1 < T < S:
         mask = causal_mask(T, S, q_BHTd.device)
-    return F.scaled_dot_product_attention(
-        q_BHTd, k_BHSd, v_BHSV, mask, is_causal=causal and T > 1, scale=scale
+    out_BHTd = F.scaled_dot_product_attention(
+        q_BHTd, k_BHSd, v_BHSV, mask, is_causal=causal, scale=scale
     )
+    return out_BHTd[..., :V]
 
 
 def absorbing_pays(config: MLAConfig, queries: int, rows: int) -> bool:
