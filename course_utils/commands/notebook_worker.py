@@ -9,7 +9,9 @@ that a killed run still shows how far it came.
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import nbformat
@@ -22,6 +24,27 @@ def tell(event: str, **values: Any) -> None:
     print(json.dumps({"event": event, **values}), flush=True)
 
 
+def ask_again(channel: Any, every: float = 1.0) -> None:
+    """Let a kernel's channel look for a message at least once in `every` seconds.
+
+    On a loaded machine the signal that wakes a waiting asyncio socket can get lost. The message
+    then lies there until the wait ends: for a cell of a second, after the whole cell timeout.
+    """
+    wait_once = channel.get_msg
+
+    async def get_msg(timeout: float | None = None) -> dict[str, Any]:
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            left = end - time.monotonic()
+            try:
+                return await wait_once(timeout=max(0.0, min(every, left)))
+            except Empty:
+                if left <= every:
+                    raise
+
+    channel.get_msg = get_msg
+
+
 def execute(job: dict[str, Any]) -> None:
     """Execute `job["source"]` into `job["target"]`; tell what went wrong, if anything did."""
     notebook = nbformat.read(job["source"], as_version=4)
@@ -31,6 +54,11 @@ def execute(job: dict[str, Any]) -> None:
         notebook = nbformat.from_dict(fill_stubs(notebook, job["chapter"]))
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     tell("start", cells=code_cells)
+
+    def listen(**_: Any) -> None:
+        ask_again(client.kc.shell_channel)
+        ask_again(client.kc.iopub_channel)
+
     client = NotebookClient(
         notebook,
         timeout=job["cell_timeout"],
@@ -38,6 +66,7 @@ def execute(job: dict[str, Any]) -> None:
         resources={"metadata": {"path": job["folder"]}},
         record_timing=False,
         coalesce_streams=True,
+        on_notebook_start=listen,
         on_cell_start=lambda cell, **_: tell("cell") if cell.cell_type == "code" else None,
         on_cell_executed=lambda **_: save(notebook, Path(job["target"])),
     )
