@@ -15,6 +15,7 @@ from course_utils.data.tokenizer import Tokenizer
 from course_utils.display.figures import COLOURS, figure, show_figure
 from course_utils.models import DecoderLM, chosen_experts, moe_layers
 
+LEFT = ("Qwen1.5-MoE-A2.7B", "gpt-oss-120b", "Kimi-K2")  # names that stand left of their point
 LONGEST = 200  # tokens of a text that the explorer shows
 
 
@@ -40,17 +41,23 @@ def plot_families(points: Mapping[str, tuple[int, float]], shared: Collection[st
     points: (experts, share) by name; `shared`: the names of models with a shared expert.
     """
     fig, (axis,) = figure(width=8.2, height=4.2)
-    groups = (("with a shared expert", "o", True), ("without", "s", False))
-    for colour, (label, marker, wanted) in zip(COLOURS, groups, strict=False):
+    groups = (("with a shared expert", "o", 110, True), ("without", "s", 28, False))
+    for colour, (label, marker, size, wanted) in zip(COLOURS, groups, strict=False):
         chosen = [point for name, point in points.items() if (name in shared) == wanted]
         x, y = zip(*chosen, strict=True)
-        axis.scatter(x, [100 * share for share in y], color=colour, marker=marker, label=label)
+        percent = [100 * share for share in y]
+        axis.scatter(x, percent, color=colour, marker=marker, s=size, label=label)
     taken: dict[tuple[int, float], int] = {}
     for name, (experts, share) in points.items():
         line = taken[experts, share] = taken.get((experts, share), -1) + 1
-        offset = (7, -3 - 11 * line)
+        left = name in LEFT
         axis.annotate(
-            name, (experts, 100 * share), xytext=offset, textcoords="offset points", fontsize=8.5
+            name,
+            (experts, 100 * share),
+            xytext=(-8 if left else 8, -3 - 11 * line),
+            textcoords="offset points",
+            fontsize=8.5,
+            ha="right" if left else "left",
         )
     axis.set(xscale="log", yscale="log", xlabel="routed experts in a layer (log scale)")
     axis.set_ylabel("share that a token uses (%)")
