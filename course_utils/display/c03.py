@@ -66,14 +66,13 @@ def plot_design(total: float, active: float) -> None:
     for name in NAMED:
         axis.annotate(name, known[name][::-1], xytext=(5, -3), textcoords="offset points", size=8)
     axis.scatter([active], [total], color=COLOURS[1], marker="*", s=140, label="yours", zorder=3)
-    low, high = 3e7, 5e12
+    low, high = 2e8, 5e12
     for ratio, text in ((1, "dense"), (4, "4 x"), (16, "16 x"), (64, "64 x")):
         axis.plot([low, high], [ratio * low, ratio * high], color="grey", linewidth=0.6)
-        axis.text(low * 1.2, low * 1.35 * ratio, text, rotation=33, size=8, color="grey")
+        axis.text(low * 1.15, low * 1.3 * ratio, text, rotation=27, size=8, color="grey")
     axis.set(xscale="log", yscale="log", xlim=(low, 3e11), ylim=(low, high))
-    axis.set(
-        title=f"{total / 1e9:,.1f} G stored, {active / 1e9:,.2f} G used: {total / active:.1f} x"
-    )
+    billions = f"{total / 1e9:,.1f} billion stored, {active / 1e9:,.1f} used"
+    axis.set(title=f"{billions}: {total / active:.1f} times")
     axis.set(xlabel="active parameters of the expert layers", ylabel="total parameters")
     axis.legend(loc="lower right")
     show_figure(

@@ -26,13 +26,26 @@ def _every_in_a_loop(x, experts, weights, gate, up, down) -> Tensor:
     return y
 
 
-def _loop(x, experts, weights, gate, up, down, *, weigh=None, before=None, put="add", act=expert):
+def _loop(
+    x,
+    experts,
+    weights,
+    gate,
+    up,
+    down,
+    *,
+    weigh=None,
+    before=None,
+    put="add",
+    act=expert,
+    skip=True,
+):
     """The right loop with one part changed."""
     weigh = weigh or (lambda w, tokens, place, e: w[tokens, place, None])
     y = torch.zeros_like(x)
     for e in range(len(gate)):
         tokens, place = torch.where(experts == e)
-        if not len(tokens):
+        if skip and not len(tokens):
             continue
         weight = weigh(weights, tokens, place, e)
         rows = x[tokens] if before is None else before(x[tokens], weight)
@@ -75,6 +88,23 @@ def _softmax_again(x, experts, weights, gate, up, down) -> Tensor:
 
 def _float32(x, experts, weights, gate, up, down) -> Tensor:
     return _loop(x, experts, weights, gate, up, down).float()
+
+
+def _float32_sum(x, experts, weights, gate, up, down) -> Tensor:
+    """The loop with `index_add` into a float32 sum: it raises where the tokens are float64."""
+    y = torch.zeros(x.shape)
+    return y.index_add(0, torch.arange(len(x)), _loop(x, experts, weights, gate, up, down))
+
+
+def _float32_sum_in_place(x, experts, weights, gate, up, down) -> Tensor:
+    y = torch.zeros(x.shape)
+    return y.index_add_(0, torch.arange(len(x)), _loop(x, experts, weights, gate, up, down))
+
+
+def _float32_put(x, experts, weights, gate, up, down) -> Tensor:
+    y = torch.zeros(x.shape)
+    y[torch.arange(len(x))] += _loop(x, experts, weights, gate, up, down)
+    return y
 
 
 def _detached(x, experts, weights, gate, up, down) -> Tensor:
@@ -122,6 +152,20 @@ EXPERTS_LOOP = (
         "The second index of weights_TK is the place among the k choices, not the number of the "
         "expert. torch.where(experts_TK == e) gives both indices.",
         also=(_changed(weigh=lambda w, tokens, place, e: w[tokens, e].unsqueeze(-1)),),
+    ),
+    WrongAnswer(
+        "weights without a second dimension",
+        _changed(weigh=lambda w, tokens, place, e: w[tokens, place]),
+        "weights_TK[tokens, place] has shape (n,), which does not line up with outputs of (n, D). "
+        "weights_TK[tokens, place, None] has shape (n, 1), one weight for each row.",
+        also=(_changed(weigh=lambda w, tokens, place, e: w[tokens, place], skip=False),),
+    ),
+    WrongAnswer(
+        "all weights of the token",
+        _changed(weigh=lambda w, tokens, place, e: w[tokens]),
+        "weights_TK[tokens] are all k weights of a token, (n, k). One belongs to this expert: "
+        "weights_TK[tokens, place, None].",
+        also=(_changed(weigh=lambda w, tokens, place, e: w[tokens], skip=False),),
     ),
     WrongAnswer(
         "overwritten",
@@ -183,6 +227,7 @@ EXPERTS_LOOP = (
         _float32,
         "The result is float32 whatever comes in. torch.zeros_like(x_TD) has the dtype of the "
         "tokens.",
+        also=(_float32_sum, _float32_sum_in_place, _float32_put),
     ),
     WrongAnswer(
         "weights as plain numbers",
@@ -231,6 +276,12 @@ SORT_BY_EXPERT = (
         _sorted_with(lambda experts, ends: ends - _counts(experts, ends)),
         "These are the places where the blocks begin. Asked for is where they end: the first "
         "number is the size of the first block.",
+    ),
+    WrongAnswer(
+        "starts and ends",
+        _sorted_with(lambda experts, ends: torch.cat([ends.new_zeros(1), ends])),
+        "There is a 0 in front. Asked for are the E ends alone: that the first block begins at 0 "
+        "nobody has to say.",
     ),
     WrongAnswer(
         "last place instead of the end",

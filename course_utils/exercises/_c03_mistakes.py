@@ -25,6 +25,11 @@ def _softmax_over(dim: int):
     return route
 
 
+def _all_over_dimension_1(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values, experts = logits.topk(k, dim=1)
+    return experts, values.softmax(1)
+
+
 def _top_k_over_tokens(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     weights, experts = logits.softmax(-1).topk(k, dim=0)
     return experts, weights / weights.sum(0, keepdim=True)
@@ -80,13 +85,21 @@ ROUTE_TOP_K = (
         _softmax_over(-2),
         "Your softmax runs over the tokens: they compete for an expert. The experts compete for a "
         "token: softmax over the last dimension.",
-        also=(_softmax_over(0),),
+        also=(
+            _softmax_over(0),
+            lambda logits, k: (logits.topk(k).indices, logits.topk(k).values.softmax(0)),
+            lambda logits, k: (logits.topk(k).indices, logits.topk(k).values.softmax(-2)),
+        ),
     ),
     WrongAnswer(
         "over dimension 1",
         _softmax_over(1),
         "You count the dimension from the front. With a batch in front, dimension 1 holds the "
         "tokens: the experts are always the last dimension, -1.",
+        also=(
+            _all_over_dimension_1,
+            lambda logits, k: (logits.topk(k).indices, logits.topk(k).values.softmax(1)),
+        ),
     ),
     WrongAnswer(
         "top-k over the tokens",
@@ -140,6 +153,7 @@ ROUTE_TOP_K = (
         lambda logits, k: _chosen(logits, k, logits.softmax(-1))[::-1],
         "The two results have changed places: first the numbers of the experts, then the weights. "
         "torch.topk returns them the other way round.",
+        also=(lambda logits, k: tuple(logits.softmax(-1).topk(k)),),
     ),
     WrongAnswer(
         "the worst k",
@@ -184,6 +198,16 @@ ROUTE_TOP_K = (
         lambda logits, k: _chosen(logits, k, logits.detach().softmax(-1)),
         "No gradient reaches the logits, so the router never learns. The numbers of the experts "
         "have none; it comes through the weights alone.",
+    ),
+    WrongAnswer(
+        "always 32 bits",
+        lambda logits, k: _chosen(logits, k, logits.float().softmax(-1)),
+        "The weights are float32 whatever comes in. Leave the dtype as it is: softmax keeps it, "
+        "and torch.zeros needs to be told, dtype=logits_TE.dtype.",
+        also=(
+            lambda logits, k: (logits.topk(k).indices, logits.float().topk(k).values.softmax(-1)),
+            lambda logits, k: (logits.topk(k).indices, logits.topk(k).values.softmax(-1).float()),
+        ),
     ),
     WrongAnswer(
         "exp without the maximum",
@@ -300,12 +324,12 @@ BEYOND_CAPACITY = (
 
 def _cost(D: int, E: int, k: int, width: int, shared: int = 0, **changes: int):
     """The right answer with some parts changed."""
-    expert = changes.get("matrices", 3) * D * width
+    expert = changes.get("matrices", 3) * D * width + changes.get("biases", 0)
     router = changes.get("router", D * E)
     active_router = changes.get("active_router", router)
     total = router + (E + changes.get("shared_total", shared)) * expert
     active = active_router + (k + changes.get("shared_active", shared)) * expert
-    return total, active, changes.get("operations", 2) * active
+    return total, active, changes.get("operations", 2) * (active - changes.get("not_counted", 0))
 
 
 MOE_LAYER_COST = (
@@ -331,6 +355,22 @@ MOE_LAYER_COST = (
         lambda D, E, k, F, s=0: _cost(D, E, k, F, s, router=D * (E + s)),
         "The router has a column for each ROUTED expert. Shared experts are always on, so nobody "
         "has to choose them.",
+    ),
+    WrongAnswer(
+        "the router's operations forgotten",
+        lambda D, E, k, F, s=0: _cost(D, E, k, F, s, not_counted=D * E),
+        "The router is in your parameters and not in your FLOPs. Its product with the token is "
+        "computed like any other.",
+    ),
+    WrongAnswer(
+        "a bias in the router",
+        lambda D, E, k, F, s=0: _cost(D, E, k, F, s, router=D * E + E),
+        "Your router has a bias for each expert. Here it is one matrix, without a bias.",
+    ),
+    WrongAnswer(
+        "biases in the experts",
+        lambda D, E, k, F, s=0: _cost(D, E, k, F, s, biases=2 * F + D),
+        "Your experts have biases. Here they have none: three matrices each, and nothing else.",
     ),
     WrongAnswer(
         "two matrices",
