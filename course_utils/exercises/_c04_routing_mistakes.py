@@ -317,7 +317,13 @@ LIMIT_TO_GROUPS = (
         _filled_with(0.0),
         "Closed groups get 0. Scores with a bias can be negative, and then a closed 0 wins: a "
         "real bug of DeepSeek-V3's first code. Minus infinity never wins.",
-        also=(_filled_with(-1.0), _filled_with(-1e9), _filled_with(-1e4)),
+    ),
+    WrongAnswer(
+        "closed with a large negative number",
+        _filled_with(-1e9),
+        "Closed groups get a negative number: a guess at how low scores can be, which 16 bits or a "
+        "later sum may undo. float('-inf') needs no guess.",
+        also=tuple(map(_filled_with, (-1.0, -100.0, -1e3, -1e4, -1e5, -1e6, -1e8, -1e10))),
     ),
     WrongAnswer(
         "judged by the best expert",
