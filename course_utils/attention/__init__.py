@@ -7,6 +7,7 @@ from course_utils.attention.config import (
     MLAConfig,
     YarnConfig,
 )
+from course_utils.attention.delta_parts import short_convolution
 from course_utils.attention.delta_rule import chunked_delta_rule, recurrent_delta_rule
 from course_utils.attention.gqa import (
     GroupedQueryAttention,
@@ -20,6 +21,8 @@ from course_utils.attention.lightning import (
     lightning_slopes,
     recurrent_lightning,
 )
+from course_utils.attention.lightning_layer import LightningAttention
+from course_utils.attention.linear_layer import GatedDeltaNet, KimiDeltaAttention
 from course_utils.attention.mla import (
     LatentAttention,
     absorbing_pays,
@@ -31,11 +34,14 @@ from course_utils.attention.yarn import softmax_scale, yarn_frequencies, yarn_ta
 
 __all__ = [
     "Cache",
+    "GatedDeltaNet",
     "GroupedQueryAttention",
     "IndexerConfig",
     "KVCache",
+    "KimiDeltaAttention",
     "LatentAttention",
     "LayeredCache",
+    "LightningAttention",
     "LinearAttentionConfig",
     "MLAConfig",
     "SlidingWindowAttention",
@@ -53,6 +59,7 @@ __all__ = [
     "mla_naive",
     "recurrent_delta_rule",
     "recurrent_lightning",
+    "short_convolution",
     "softmax_scale",
     "window_mask",
     "yarn_frequencies",

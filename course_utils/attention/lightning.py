@@ -19,9 +19,10 @@ from course_utils.attention.delta_rule import decayed_products, empty_state
 
 
 def lightning_slopes(heads: int, layer: int, layers: int) -> Tensor:
-    """s (H,): 2^(-8 h / H) for head h = 1, ..., H, flatter in later layers."""
+    """s (H,) in 64 bits: 2^(-8 h / H) for head h = 1, ..., H, flatter in later layers."""
     steepness = 1 - layer / (layers - 1 + 1e-5) + 1e-5
-    return torch.tensor([2 ** (-8 * (h + 1) / heads) * steepness for h in range(heads)])
+    slopes = [2 ** (-8 * (h + 1) / heads) * steepness for h in range(heads)]
+    return torch.tensor(slopes, dtype=torch.float64)
 
 
 def recurrent_lightning(

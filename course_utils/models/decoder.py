@@ -8,8 +8,8 @@ feed-forward part is an MLP, or experts from layer `first_k_dense_replace` on if
 
 The weights carry the names that `transformers` gives them, so that a checkpoint of
 `LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. The parts
-`norm`, `rope`, `attend`, `route`, `dispatch` and `latent` are arguments: the course's functions or
-the learner's.
+`norm`, `rope`, `attend`, `route`, `dispatch`, `latent` and `linear` are arguments: the course's
+functions or the learner's.
 
 Left out: dropout (open models are trained without), biases (Qwen3 and Llama dropped them).
 """
@@ -22,10 +22,14 @@ from torch import Tensor, nn
 
 from course_utils.attention import (
     Cache,
+    GatedDeltaNet,
     GroupedQueryAttention,
+    KimiDeltaAttention,
     KVCache,
     LatentAttention,
     LayeredCache,
+    LightningAttention,
+    SlidingWindowAttention,
     causal_mask,
     fused_attention,
     yarn_tables,
@@ -51,28 +55,31 @@ class DecoderLayer(nn.Module):
 
 
 def attention(
-    config: ModelConfig, layer: int, norm: Callable, rope: Callable, attend: Callable, latent: dict
+    config: ModelConfig, layer: int, norm: Callable, grouped: dict, latent: dict, linear: dict
 ) -> nn.Module:
-    """The attention of one layer. `rope` and `attend` go to grouped-query layers, `latent` (rope,
-    naive, absorbed) to latent ones."""
-    kind = config.layer_type(layer)
+    """The attention of one layer. `grouped` (rope, attend) go to grouped-query layers, with a
+    window or without, `latent` (rope, naive, absorbed) to latent and `linear` (recurrent, chunked)
+    to linear ones."""
+    kind, D, heads = config.layer_type(layer), config.hidden_size, config.num_attention_heads
+    if kind == "linear_attention":
+        return linear_attention(config, layer, norm, linear)
     if kind == "full_attention" and config.mla is not None:
-        return LatentAttention(
-            config.hidden_size, config.num_attention_heads, config.mla, norm, **latent
-        )
-    if kind == "full_attention":
-        return GroupedQueryAttention(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.use_qk_norm,
-            config.rms_norm_eps,
-            norm,
-            rope,
-            attend,
-        )
-    raise ValueError(f"layer {layer} is {kind!r}: no module builds it yet")
+        return LatentAttention(D, heads, config.mla, norm, **latent)
+    sizes = (D, heads, config.num_key_value_heads, config.head_dim)
+    rest = {"qk_norm": config.use_qk_norm, "eps": config.rms_norm_eps, "norm": norm} | grouped
+    if kind == "sliding_attention":
+        return SlidingWindowAttention(*sizes, config.sliding_window, **rest)
+    return GroupedQueryAttention(*sizes, **rest)
+
+
+def linear_attention(config: ModelConfig, layer: int, norm: Callable, forms: dict) -> nn.Module:
+    """A layer with a state of fixed size, of the kind that `config.linear` names."""
+    D, kind = config.hidden_size, config.linear.kind
+    if kind == "lightning":
+        layers = config.num_hidden_layers
+        return LightningAttention(D, config.linear, layer, layers, norm, **forms)
+    built = GatedDeltaNet if kind == "gated_deltanet" else KimiDeltaAttention
+    return built(D, config.linear, config.rms_norm_eps, norm, **forms)
 
 
 def position_tables(config: ModelConfig, positions: Tensor) -> dict[str, tuple]:
@@ -131,11 +138,13 @@ class DecoderLM(nn.Module):
         route: Callable = route,
         dispatch: Callable | None = None,
         latent: dict[str, Callable] | None = None,
+        linear: dict[str, Callable] | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.config = config
-        attentions = {"rope": rope, "attend": attend, "latent": latent or {}}
+        attentions = {"grouped": {"rope": rope, "attend": attend}}
+        attentions |= {"latent": latent or {}, "linear": linear or {}}
         self.model = Decoder(config, norm, attentions, {"route": route, "dispatch": dispatch})
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
