@@ -1,4 +1,4 @@
-"""What latent attention keeps of a token: the latent after its norm, then the shared key after RoPE.
+"""What latent attention keeps of a token: the normed latent, then the shared key after RoPE.
 
 Both are finished before they are kept, so that nothing is done twice to a cached token: the norm
 needs the token's own latent alone, and RoPE its own position alone. Kept are R + P numbers for all

@@ -1,4 +1,4 @@
-"""Wrong answers to the exercises of chapter 07, but for those on absorbing (`_c07_absorb_mistakes`).
+"""Wrong answers to the exercises of chapter 07; those on absorbing: `_c07_absorb_mistakes`.
 
 Each is a mistake that people make, with what a tutor would say.
 """
@@ -142,7 +142,8 @@ APPLY_ROPE_INTERLEAVED = (
         lambda x, cos, sin: _turned(x, cos, sin, _angles, lambda a, b: torch.cat([a, b], -1)),
         "The numbers are right and in another order: all first channels, then all second ones. "
         "(Scores do not notice if queries and keys are both so, and `transformers` does it. "
-        "A cache that others read does notice.) Weave them: torch.stack([a, b], dim=-1).flatten(-2)",
+        "A cache that others read does notice.) Weave them: "
+        "torch.stack([a, b], dim=-1).flatten(-2)",
     ),
     WrongAnswer(
         "turned back",

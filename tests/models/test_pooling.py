@@ -1,4 +1,4 @@
-"""Averaged key-value heads: exact where heads were alike, refused where there is nothing to pool."""
+"""Averaged key-value heads: exact where heads were alike, refused where nothing can be pooled."""
 
 import pytest
 import torch
