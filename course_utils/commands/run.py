@@ -172,6 +172,10 @@ def run_notebooks(
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Cores are shared between the notebooks; the kernel is that of this environment."""
-    defaults = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Cores are shared between the notebooks; the kernel is that of this environment.
+
+    MKL follows OMP_NUM_THREADS where that is set: its threads spin while they wait for each other.
+    """
+    share = os.environ.get("OMP_NUM_THREADS", str(threads))
+    defaults = {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
     return defaults | {"HF_HUB_OFFLINE": "1"} | dict(os.environ) | {"JUPYTER_PREFER_ENV_PATH": "1"}

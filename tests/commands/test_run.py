@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from course_utils.cli import main
+from course_utils.commands import run
 from course_utils.commands.normalise import normalise
 from course_utils.commands.run import Limits, run_notebooks
 from course_utils.exercises import catalog
@@ -162,3 +163,20 @@ def test_interrupted_run_leaves_no_process_behind(write_notebook, checkout):
     with pytest.raises(KeyboardInterrupt):
         run_notebooks([path], checkout / "out", 1, Limits(), on_change=interrupt)
     assert _ended(checkout / "notebooks")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("2", "2")),
+        ({"OMP_NUM_THREADS": "1"}, ("1", "1")),
+        ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "4"}, ("1", "4")),
+    ],
+)
+def test_a_kernel_gets_its_share_of_the_cores(monkeypatch, given, expected):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    found = run._environment(2)
+    assert (found["OMP_NUM_THREADS"], found["MKL_NUM_THREADS"]) == expected
