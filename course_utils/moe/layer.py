@@ -28,6 +28,9 @@ from course_utils.moe.segments import experts_fast
 class Gate(nn.Module):
     """The router's weights: one row per expert, and with `use_routing_bias` one bias per expert.
 
+    That bias moves the choice alone. gpt-oss's `router_bias` is another: part of the linear map,
+    learned like any weight.
+
     Logits are computed in at least 32 bits, as Switch Transformers does (section 2.4): rounding
     moves tokens to other experts. The bias keeps 32 bits too: its updates are small steps.
     """
@@ -35,6 +38,7 @@ class Gate(nn.Module):
     def __init__(self, hidden_size: int, config: MoEConfig):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.num_choices, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_choices)) if config.router_bias else None
         bias = torch.zeros(config.num_choices) if config.use_routing_bias else None
         self.register_buffer("e_score_correction_bias", bias)
         nn.init.normal_(self.weight, std=0.02)
@@ -42,7 +46,8 @@ class Gate(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
         with torch.autocast(x_TD.device.type, enabled=False):
-            return F.linear(x_TD.to(dtype), self.weight.to(dtype))
+            bias_E = None if self.bias is None else self.bias.to(dtype)
+            return F.linear(x_TD.to(dtype), self.weight.to(dtype), bias_E)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Gate":
         before = self.e_score_correction_bias

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GptOssConfig
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssTopKRouter
 
 from course_utils.moe import (
     MoE,
@@ -222,3 +224,27 @@ def test_the_kept_decision_has_a_graph_for_auxiliary_losses():
     layer.routing.scores_TE.square().sum().backward()
     assert layer.gate.weight.grad.abs().max() > 0
     assert layer.experts.w_up_EDF.grad is None
+
+
+def test_the_router_bias_is_gpt_oss_s_linear_bias():
+    config = MoEConfig(6, 2, 8, scoring_func="softmax_of_chosen", router_bias=True)
+    layer = MoE(12, config)
+    theirs = GptOssTopKRouter(
+        GptOssConfig(hidden_size=12, num_local_experts=6, num_experts_per_tok=2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for mine, other in ((layer.gate.weight, theirs.weight), (layer.gate.bias, theirs.bias)):
+            mine.copy_(torch.randn(mine.shape, generator=generator))
+            other.copy_(mine)
+    x_TD = torch.randn(40, 12, generator=generator)
+    y_TD = layer(x_TD)
+    *_, weights_TK, experts_TK = theirs(x_TD)
+    assert torch.equal(layer.routing.experts_TK, experts_TK)
+    torch.testing.assert_close(layer.routing.weights_TK, weights_TK)
+    y_TD.square().sum().backward()
+    assert layer.gate.bias.grad.abs().max() > 0
+    with torch.no_grad():
+        layer.gate.bias.zero_()
+        layer(x_TD)
+    assert not torch.equal(layer.routing.experts_TK, experts_TK)

@@ -115,6 +115,7 @@ def _experts(keys: Keys) -> MixtureOfExperts:
         moe_intermediate_size=width,
         shared_intermediate_size=width * keys.whole("n_shared_experts", default=0, least=0),
         shared_gate=keys.flag("use_shared_expert_gate"),
+        router_bias=keys.flag("router_bias"),
         correction_bias=keys.flag("use_routing_bias"),
         identity_experts=keys.whole("zero_expert_num", default=0, least=0),
     )
