@@ -9,12 +9,19 @@ from course_utils.attention.config import (
 )
 from course_utils.attention.delta_parts import short_convolution
 from course_utils.attention.delta_rule import chunked_delta_rule, recurrent_delta_rule
+from course_utils.attention.dsa import (
+    indexer_kl,
+    indexer_loss,
+    indexer_parameters,
+    set_index_topk,
+)
 from course_utils.attention.gqa import (
     GroupedQueryAttention,
     causal_mask,
     fused_attention,
     grouped_query_attention,
 )
+from course_utils.attention.indexer import Indexer, choose_tokens, index_scores
 from course_utils.attention.layered_cache import LayeredCache, State, Tokens
 from course_utils.attention.lightning import (
     chunked_lightning,
@@ -36,6 +43,7 @@ __all__ = [
     "Cache",
     "GatedDeltaNet",
     "GroupedQueryAttention",
+    "Indexer",
     "IndexerConfig",
     "KVCache",
     "KimiDeltaAttention",
@@ -50,15 +58,21 @@ __all__ = [
     "YarnConfig",
     "absorbing_pays",
     "causal_mask",
+    "choose_tokens",
     "chunked_delta_rule",
     "chunked_lightning",
     "fused_attention",
     "grouped_query_attention",
+    "index_scores",
+    "indexer_kl",
+    "indexer_loss",
+    "indexer_parameters",
     "lightning_slopes",
     "mla_absorbed",
     "mla_naive",
     "recurrent_delta_rule",
     "recurrent_lightning",
+    "set_index_topk",
     "short_convolution",
     "softmax_scale",
     "window_mask",

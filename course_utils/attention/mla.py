@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from course_utils.attention.cache import Cache
 from course_utils.attention.config import MLAConfig
 from course_utils.attention.gqa import causal_mask
+from course_utils.attention.indexer import Indexer
 from course_utils.attention.layered_cache import Tokens
 from course_utils.attention.yarn import softmax_scale
 from course_utils.layers import Linear, RMSNorm, apply_rope_interleaved, rms_norm
@@ -116,9 +117,10 @@ def absorbing_pays(config: MLAConfig, queries: int, rows: int) -> bool:
 class LatentAttention(nn.Module):
     """MLA: queries (compressed with `q_lora_rank`), rows, cache, either form, projection.
 
-    `norm`, `rope`, `naive` and `absorbed` may be any functions with the signatures of `rms_norm`,
-    `apply_rope_interleaved`, `mla_naive` and `mla_absorbed`. The norms of the latents have an
-    epsilon of their own, 1e-6, as in DeepSeek's code.
+    With `config.index` an `Indexer` chooses the rows that are read (DSA); `indexer` (rope, score,
+    select) are given to it. `norm`, `rope`, `naive` and `absorbed` may be any functions with the
+    signatures of `rms_norm`, `apply_rope_interleaved`, `mla_naive` and `mla_absorbed`. The norms of
+    the latents have an epsilon of their own, 1e-6, as in DeepSeek's code.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class LatentAttention(nn.Module):
         rope: Callable = apply_rope_interleaved,
         naive: Callable = mla_naive,
         absorbed: Callable = mla_absorbed,
+        indexer: dict[str, Callable] | None = None,
     ):
         super().__init__()
         self.config, self.heads = config, heads
@@ -148,10 +151,15 @@ class LatentAttention(nn.Module):
         self.kv_b_proj = Linear(rank, up, bias=False)
         self.o_proj = Linear(heads * config.v_head_dim, hidden_size, bias=False)
         self.scale = softmax_scale(config.qk_head_dim, config.rope_scaling)
+        self.indexer = Indexer(hidden_size, config, **(indexer or {})) if config.index else None
 
     def cache_layout(self) -> Tokens:
-        """One row a token: the latent after its norm, then the shared key after RoPE."""
-        return Tokens({"rows": (self.config.kv_lora_rank + self.config.qk_rope_head_dim,)})
+        """One row a token: the latent after its norm, then the shared key after RoPE; and the
+        indexer's key, where there is one."""
+        shapes = {"rows": (self.config.kv_lora_rank + self.config.qk_rope_head_dim,)}
+        if self.config.index:
+            shapes["index_keys"] = (self.config.index.index_head_dim,)
+        return Tokens(shapes)
 
     def forward(
         self,
@@ -164,10 +172,16 @@ class LatentAttention(nn.Module):
         absorbed: bool | None = None,
     ) -> Tensor:
         """(B, T, D) to the same shape; absorbed None: the form that multiplies less."""
-        q_BHTd = self.queries(self.query_latent(x_BTD), cos, sin)
-        rows_BSC = self.rows(x_BTD, cos, sin)
+        latent_BTQ = self.query_latent(x_BTD)
+        q_BHTd = self.queries(latent_BTQ, cos, sin)
+        kept = (self.rows(x_BTD, cos, sin),)
+        if self.indexer is not None:
+            kept += (self.indexer.keys(x_BTD, cos, sin),)
         if cache is not None:
-            (rows_BSC,) = cache.update(layer, rows_BSC)
+            kept = cache.update(layer, *kept)
+        rows_BSC = kept[0]
+        if self.indexer is not None:
+            rows_BSC, mask = self.indexer.choose(x_BTD, latent_BTQ, (cos, sin), kept, mask)
         out_BHTV = self.attend(q_BHTd, rows_BSC, mask, absorbed)
         return self.o_proj(out_BHTV.transpose(1, 2).flatten(2))
 
