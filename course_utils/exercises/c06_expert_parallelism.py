@@ -85,7 +85,7 @@ def _combine_cases(rng: random.Random) -> list[Case]:
 COMBINE = ExerciseSpec(
     name="c06.combine",
     title="Add up what comes back",
-    why="The favourite line for it, y[token_C] += y_CD, loses all but one of a token's copies.",
+    why="The line that comes to mind first runs without an error, and loses experts.",
     reference=combine,
     cases=_combine_cases,
     wrong_answers=mistakes.COMBINE,
