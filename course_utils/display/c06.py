@@ -26,8 +26,8 @@ def plot_needed(needed: Mapping[str, Tensor]) -> None:
         shares = numbers_T.bincount(minlength=most + 1).double() / len(numbers_T)
         offset = (row - (len(needed) - 1) / 2) * width
         axis.bar(np.arange(most + 1) + offset, 100 * shares.numpy(), width, label=name)
-    means = ", ".join(f"{name} {float(n.double().mean()):.2f}" for name, n in needed.items())
-    axis.set(title=f"Mean: {means}", xlabel="nodes that a token needs", ylabel="% of tokens")
+    means = ", ".join(f"{float(n.double().mean()):.1f} ({name})" for name, n in needed.items())
+    axis.set(title=f"Nodes that a token needs, mean: {means}", xlabel="nodes that a token needs", ylabel="% of tokens")
     axis.set_xticks(range(1, most + 1))
     axis.set_xlim(0.4, most + 0.6)
     axis.legend()
@@ -90,7 +90,7 @@ def plot_tokens_per_expert(
         axis.plot(ranks, values, "o-", label=name)
     axis.axhline(enough, color="grey", linestyle="--")
     note = f"{enough:.0f} tokens: below, reading the weights takes longer than using them"
-    axis.text(ranks[-1], enough * 0.93, note, ha="right", va="top", fontsize=9, color="#444444")
+    axis.text(ranks[0], enough * 1.08, note, ha="left", va="bottom", fontsize=9, color="#444444")
     axis.set(xscale="log", yscale="log", xlabel="GPUs that share the experts (log scale)")
     axis.set_xticks(ranks, [str(number) for number in ranks], minor=False)
     axis.minorticks_off()
