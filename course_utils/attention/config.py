@@ -206,7 +206,7 @@ def _whole(config: Any, name: str, least: int = 1) -> None:
 def _instance(config: Any, name: str, kind: type) -> None:
     value = getattr(config, name)
     if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{name} is {value!r}: it must be a {kind.__name__}, or None")
+        raise ValueError(f"{name} is {value!r}: it must be of class {kind.__name__}, or None")
 
 
 def _nested(values: dict[str, Any], **kinds: Any) -> dict[str, Any]:
