@@ -89,7 +89,7 @@ def plot_tokens_per_expert(
     for name, values in tokens.items():
         axis.plot(ranks, values, "o-", label=name)
     axis.axhline(enough, color="grey", linestyle="--")
-    note = f"{enough:.0f} tokens: below, reading the weights takes longer than using them"
+    note = f"{enough:.0f} tokens keep the chip busy"
     axis.text(ranks[0], enough * 1.08, note, ha="left", va="bottom", fontsize=9, color="#444444")
     axis.set(xscale="log", yscale="log", xlabel="GPUs that share the experts (log scale)")
     axis.set_xticks(ranks, [str(number) for number in ranks], minor=False)
