@@ -68,7 +68,7 @@ def mla_absorbed(
     """`mla_naive` in the space of the latents: no row is expanded, and none is copied."""
     (H, T), (_, N, rank) = q_BHTd.shape[1:3], w_uk_HNR.shape
     q_nope_BHTN, q_rope_BHTP = q_BHTd[..., :N], q_BHTd[..., N:]
-    q_latent_BHTR = torch.einsum("bhtn,hnr->bhtr", q_nope_BHTN, w_uk_HNR)  # W_UK^T q
+    q_latent_BHTR = q_nope_BHTN @ w_uk_HNR  # W_UK^T q
     q_BHTC = torch.cat([q_latent_BHTR, q_rope_BHTP], dim=-1) * scale
     scores_BHTS = (q_BHTC.flatten(1, 2) @ rows_BSC.mT).unflatten(1, (H, T))
     if mask is None and T > 1:
@@ -77,7 +77,7 @@ def mla_absorbed(
         scores_BHTS = scores_BHTS.masked_fill(~mask, -math.inf)
     weights_BHTS = scores_BHTS.softmax(dim=-1)
     sum_BHTR = (weights_BHTS.flatten(1, 2) @ rows_BSC[..., :rank]).unflatten(1, (H, T))
-    return torch.einsum("bhtr,hvr->bhtv", sum_BHTR, w_uv_HVR)  # W_UV applied to the sum
+    return sum_BHTR @ w_uv_HVR.mT  # W_UV applied to the sum
 
 
 def scaled_attention(
