@@ -4,6 +4,7 @@ import math
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.exercises.spec import WrongAnswer
@@ -24,6 +25,22 @@ def _by_rank(pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
 
 def _pairs(rank_TK: Tensor) -> list[tuple[int, int]]:
     return [(r, t) for t, row in enumerate(rank_TK.tolist()) for r in row]
+
+
+def _sorted_pairs(rank_TK: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs by rank, also those without an expert."""
+    order = rank_TK.flatten().argsort(stable=True)
+    token_TK = torch.arange(len(rank_TK))[:, None].expand_as(rank_TK)
+    return rank_TK.flatten()[order], token_TK.flatten()[order]
+
+
+def _by_scatter(rank_TK: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
+    wanted_TR = torch.zeros(len(rank_TK), ranks, dtype=torch.bool).scatter(1, rank_TK, True)
+    return wanted_TR.T.nonzero(as_tuple=True)
+
+
+def _by_one_hot(rank_TK: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
+    return F.one_hot(rank_TK, ranks).sum(1).bool().T.nonzero(as_tuple=True)
 
 
 def _in_order_of_tokens(rank_TK: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
@@ -63,6 +80,7 @@ COPIES_TO_SEND = (
         lambda rank_TK, ranks: _by_rank([(r, t) for r, t in _pairs(rank_TK) if r >= 0]),
         "A token with two experts on one rank is sent there twice. One copy is enough: that rank "
         "computes both experts and adds them up.",
+        also=(lambda rank_TK, ranks: _sorted_pairs(rank_TK),),
     ),
     WrongAnswer(
         "in order of the tokens",
@@ -81,6 +99,19 @@ COPIES_TO_SEND = (
         _last_is_minus_one,
         "-1 means that this place has no expert on any rank. Used as an index it is the LAST rank, "
         "which then gets tokens that nobody asked it to compute.",
+    ),
+    WrongAnswer(
+        "-1 is no index",
+        _by_scatter,
+        "scatter and one_hot take no -1, which means here: no expert on any rank. Compare instead, "
+        "rank_TK == a rank, or leave out what is negative.",
+        also=(_by_one_hot,),
+    ),
+    WrongAnswer(
+        "-1 sent to rank 0",
+        lambda rank_TK, ranks: _wanted(rank_TK.clamp(min=0), ranks).nonzero(as_tuple=True),
+        "-1 became rank 0, which then gets tokens that nobody asked it to compute. -1 means: no "
+        "expert on any rank.",
     ),
     WrongAnswer(
         "-1 as a rank",
@@ -123,6 +154,23 @@ COPIES_TO_SEND = (
         "One tensor with two columns came back. nonzero(as_tuple=True) gives the columns apart.",
     ),
     WrongAnswer(
+        "a list for each rank",
+        lambda rank_TK, ranks: [row.nonzero()[:, 0].tolist() for row in _wanted(rank_TK, ranks)],
+        "You have the tokens of each rank in a list of its own. Put the lists one behind the other "
+        "(token_C), and beside each entry its rank (rank_C).",
+        also=(lambda rank_TK, ranks: [row.nonzero()[:, 0] for row in _wanted(rank_TK, ranks)],),
+    ),
+    WrongAnswer(
+        "counts",
+        lambda rank_TK, ranks: _wanted(rank_TK, ranks).sum(1),
+        "These are numbers of copies, the send counts. Wanted are the copies themselves: the rank "
+        "and the token of each. The counts follow in the next cell.",
+        also=(
+            lambda rank_TK, ranks: rank_TK.flatten().clamp(min=0).bincount(minlength=ranks),
+            lambda rank_TK, ranks: rank_TK[rank_TK >= 0].bincount(minlength=ranks),
+        ),
+    ),
+    WrongAnswer(
         "the mask itself",
         _wanted,
         "This table says which rank wants which token. Wanted are the places where it is true: "
@@ -142,6 +190,18 @@ def _overwrite(y_CD: Tensor, token_C: Tensor, num_tokens: int) -> Tensor:
 
 def _plus_equals(y_CD: Tensor, token_C: Tensor, num_tokens: int) -> Tensor:
     y_TD = y_CD.new_zeros(num_tokens, y_CD.shape[1])
+    y_TD[token_C] += y_CD
+    return y_TD
+
+
+def _overwrite32(y_CD: Tensor, token_C: Tensor, num_tokens: int) -> Tensor:
+    y_TD = torch.zeros(num_tokens, y_CD.shape[1])
+    y_TD[token_C] = y_CD
+    return y_TD
+
+
+def _plus_equals32(y_CD: Tensor, token_C: Tensor, num_tokens: int) -> Tensor:
+    y_TD = torch.zeros(num_tokens, y_CD.shape[1])
     y_TD[token_C] += y_CD
     return y_TD
 
@@ -175,7 +235,7 @@ COMBINE = (
         "Where a token comes back from several ranks, one result overwrites the others. "
         "y[token_C] += y_CD does that too: with an index that repeats, PyTorch adds once. "
         "index_add adds every row.",
-        also=(_plus_equals,),
+        also=(_plus_equals, _overwrite32, _plus_equals32),
     ),
     WrongAnswer(
         "the mean of the copies",
@@ -207,6 +267,12 @@ COMBINE = (
         _too_short,
         "The last tokens may have no copy at all, and still need their row of zeros: the result "
         "has num_tokens rows, whatever token_C contains.",
+    ),
+    WrongAnswer(
+        "as many rows as copies",
+        lambda y_CD, token_C, num_tokens: torch.zeros_like(y_CD).index_add(0, token_C, y_CD),
+        "Your result has a row for each copy. It needs one for each token: begin with num_tokens "
+        "rows of zeros.",
     ),
     WrongAnswer(
         "always 32 bits",
@@ -248,6 +314,12 @@ WIRE_BYTES = (
         "three ways",
         lambda copies, width, size: 3 * copies * width * size,
         "Three of four: each of the two ways forward has its gradient on the way back.",
+    ),
+    WrongAnswer(
+        "six ways",
+        lambda copies, width, size: 6 * copies * width * size,
+        "The rule that backward costs twice as much as forward is about operations. On the wire, "
+        "backward sends one gradient for each vector: as many bytes as forward.",
     ),
     WrongAnswer(
         "bits",
@@ -297,6 +369,15 @@ def _with_replacement(E: int, k: int, ranks: int, limit: int | None = None) -> f
     return m * (1 - (1 - 1 / m) ** k) * (ranks - 1) / ranks
 
 
+def _with_replacement_unlimited(E: int, k: int, ranks: int, limit: int | None = None) -> float:
+    return (ranks - 1) * (1 - (1 - 1 / ranks) ** k)
+
+
+def _all_others_open(E: int, k: int, ranks: int, limit: int | None = None) -> float:
+    _, missed = _missed(E, k, ranks, limit)
+    return (ranks - 1) * (1 - missed)
+
+
 def _no_limit(E: int, k: int, ranks: int, limit: int | None = None) -> float:
     m, missed = _missed(E, k, ranks, None)
     return m * (1 - missed) * (ranks - 1) / ranks
@@ -304,6 +385,10 @@ def _no_limit(E: int, k: int, ranks: int, limit: int | None = None) -> float:
 
 def _cut(E: int, k: int, ranks: int, limit: int | None = None) -> float:
     return min(_no_limit(E, k, ranks), limit or ranks)
+
+
+def _cut_before(E: int, k: int, ranks: int, limit: int | None = None) -> float:
+    return min(_own_counted(E, k, ranks), limit or ranks) * (ranks - 1) / ranks
 
 
 def _from_all_experts(E: int, k: int, ranks: int, limit: int | None = None) -> float:
@@ -339,6 +424,12 @@ EXPECTED_COPIES = (
         "own is any of them with chance m / ranks only: times (ranks - 1) / ranks.",
     ),
     WrongAnswer(
+        "all other ranks open",
+        _all_others_open,
+        "You multiply by all other ranks, and with a limit only m ranks are open: "
+        "m * (ranks - 1) / ranks of them are elsewhere on average.",
+    ),
+    WrongAnswer(
         "minus one",
         _minus_one,
         "You subtract 1 for the token's own rank, but often it is not among those needed. On "
@@ -349,6 +440,7 @@ EXPECTED_COPIES = (
         _with_replacement,
         "(1 - 1/m) ** k would be right if an expert could be drawn twice. The k are different: "
         "count the ways to choose them, math.comb.",
+        also=(_with_replacement_unlimited,),
     ),
     WrongAnswer(
         "limit ignored",
@@ -360,6 +452,7 @@ EXPECTED_COPIES = (
         _cut,
         "A limit is more than a maximum: the same k experts have to be found on m ranks, so they "
         "stand closer together. Do the calculation anew with m ranks.",
+        also=(_cut_before,),
     ),
     WrongAnswer(
         "drawn from all experts",
@@ -381,5 +474,6 @@ EXPECTED_COPIES = (
         "one rank for each expert",
         _one_each,
         "This is one copy for each expert. Two experts on the same rank need one copy.",
+        also=(lambda E, k, ranks, limit=None: min(k, limit or ranks) * (ranks - 1) / ranks,),
     ),
 )

@@ -27,6 +27,13 @@ def _greedy(value: Callable[[float, int], float], later: bool = False, worst: bo
 _right = _greedy(lambda load, copies: load / copies)
 
 
+def _from_nothing(loads_E: Sequence[float], slots: int) -> list[int]:
+    experts: list[int] = []
+    for _ in range(slots):
+        experts.append(max(range(len(loads_E)), key=lambda e: loads_E[e] / (experts.count(e) + 1)))
+    return experts
+
+
 def _hottest_once_each(loads_E: Sequence[float], slots: int) -> list[int]:
     E = len(loads_E)
     order = sorted(range(E), key=lambda e: -loads_E[e])
@@ -68,6 +75,17 @@ REPLICATE = (
         _greedy(lambda load, copies: load / (copies + 1)),
         "You ask which expert will be hottest AFTER one more copy. Wanted is the one that is "
         "hottest now: it is the one that all wait for.",
+    ),
+    WrongAnswer(
+        "whole numbers",
+        _greedy(lambda load, copies: load // copies),
+        "// cuts off what is behind the point, so different loads look equal. Divide with /.",
+    ),
+    WrongAnswer(
+        "no first slot",
+        _from_nothing,
+        "You hand out all slots by heat, so cold experts may get none, and their tokens nobody. "
+        "First every expert gets one slot, list(range(E)); then come the copies.",
     ),
     WrongAnswer(
         "in proportion",
@@ -186,6 +204,17 @@ def _one_list(weights: Sequence[float], boxes: int) -> list[list[int]]:
     return [_heavy_first(weights)] * boxes
 
 
+def _shared_list(weights: Sequence[float], boxes: int) -> list[list[int]]:
+    """The right rule, into the same list under several numbers."""
+    contents, totals = [[]] * boxes, [0.0] * boxes
+    for item in _heavy_first(weights):
+        open_boxes = [b for b in range(boxes) if len(contents[b]) < len(weights) // boxes]
+        box = min((b for b in open_boxes), key=totals.__getitem__)
+        contents[box].append(item)
+        totals[box] += weights[item]
+    return contents
+
+
 def _box_of_each(weights: Sequence[float], boxes: int) -> list[int]:
     where = [0] * len(weights)
     for box, items in enumerate(_pack(weights, boxes)):
@@ -212,6 +241,19 @@ PACK = (
         _packer(_lightest, lambda weights: sorted(range(len(weights)), key=weights.__getitem__)),
         "You begin with the light items, so that the heaviest comes last and tips its box over. "
         "Heavy ones first: the light ones fill the gaps.",
+    ),
+    WrongAnswer(
+        "numbers of the sorted list",
+        lambda weights, boxes: _pack(sorted(weights, reverse=True), boxes),
+        "Your numbers count places in the SORTED list. Sort the numbers, not the weights: "
+        "sorted(range(n), key=lambda i: -weights[i]).",
+    ),
+    WrongAnswer(
+        "the higher number first",
+        _packer(_lightest, lambda w: sorted(range(len(w)), key=w.__getitem__)[::-1]),
+        "Of equal weights you take the higher number first, as a reversed sort does. The rule says "
+        "the lower: all ranks must come to the same plan. sorted(..., reverse=True) or a key of "
+        "-weights[i] keeps equal ones in order.",
     ),
     WrongAnswer(
         "in the order given",
@@ -245,6 +287,7 @@ PACK = (
         _one_list,
         "[[]] * boxes is the same list several times, so every box holds everything. Make a list "
         "for each: [[] for _ in range(boxes)].",
+        also=(_shared_list,),
     ),
     WrongAnswer(
         "weights, not numbers",
