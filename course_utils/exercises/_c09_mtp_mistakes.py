@@ -136,6 +136,10 @@ def _naive_softmax(logits, ids):
     return -p.log().gather(-1, ids[:, 2:, None]).mean()
 
 
+def _answers_log(logits, ids):
+    return logits[:, :-1].softmax(-1).log().gather(-1, ids[:, 2:, None])
+
+
 MTP_LOSS = (
     WrongAnswer(
         "the next token as answer",
@@ -184,7 +188,20 @@ MTP_LOSS = (
     WrongAnswer(
         "log of a softmax",
         _naive_softmax,
-        "exp overflows for logits of 200. F.cross_entropy takes the logits themselves.",
+        "exp overflows for logits of 200, and the log of a softmax loses the gradient there. "
+        "F.cross_entropy takes the logits themselves.",
+        also=(lambda logits, ids: -_answers_log(logits, ids).mean(),),
+    ),
+    WrongAnswer(
+        "softmax before the cross-entropy",
+        lambda logits, ids: _loss(logits.softmax(-1), ids, 2),
+        "F.cross_entropy takes logits and makes the softmax itself: twice is once too much.",
+    ),
+    WrongAnswer(
+        "one logit too many",
+        lambda logits, ids: F.cross_entropy(logits.flatten(0, 1), ids[:, 2:].flatten()),
+        "There are T positions and T - 1 answers. The last position's answer is not in the text: "
+        "logits[:, :-1].",
     ),
     WrongAnswer(
         "detached",

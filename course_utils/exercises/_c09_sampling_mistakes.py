@@ -123,6 +123,18 @@ RESIDUAL_DISTRIBUTION = (
         "from p as well gives those ids too much.",
     ),
     WrongAnswer(
+        "p where it is larger",
+        lambda p_V, q_V: _or_target(
+            torch.where(p_V > q_V, p_V, 0.0) / p_V[p_V > q_V].sum().clamp(min=1e-30), p_V, q_V
+        ),
+        "You keep all of p where it is larger than q. The draft has brought q of it already: only "
+        "the difference p - q is missing.",
+        also=(
+            lambda p_V, q_V: torch.where(p_V > q_V, p_V, 0.0) / p_V[p_V > q_V].sum(),
+            lambda p_V, q_V: torch.where(p_V > q_V, p_V, 0.0),
+        ),
+    ),
+    WrongAnswer(
         "softmax of the difference",
         lambda p_V, q_V: (p_V - q_V).softmax(-1),
         "A softmax makes every id possible. These are probabilities already: clamp, then divide.",
@@ -206,6 +218,26 @@ def _rejected_when_small(token, p_V, q_V, u_accept, u_draw):
     return _rule(token, p_V, u_accept * float(q_V[token]) > float(p_V[token]), left_V, u_draw)
 
 
+def _wrong_way_residual(token, p_V, q_V, u_accept, u_draw):
+    left_V = residual_distribution(q_V, p_V)
+    return _rule(token, p_V, u_accept * float(q_V[token]) < float(p_V[token]), left_V, u_draw)
+
+
+def _not_strict(token, p_V, q_V, u_accept, u_draw):
+    left_V = residual_distribution(p_V, q_V)
+    return _rule(token, p_V, u_accept * float(q_V[token]) <= float(p_V[token]), left_V, u_draw)
+
+
+def _flag_inverted(token, p_V, q_V, u_accept, u_draw):
+    result, kept = _right(token, p_V, q_V, u_accept, u_draw)
+    return result, not kept
+
+
+def _right(token, p_V, q_V, u_accept, u_draw):
+    left_V = residual_distribution(p_V, q_V)
+    return _rule(token, p_V, u_accept * float(q_V[token]) < float(p_V[token]), left_V, u_draw)
+
+
 def _flag_always(token, p_V, q_V, u_accept, u_draw):
     left_V = residual_distribution(p_V, q_V)
     kept = u_accept * float(q_V[token]) < float(p_V[token])
@@ -280,6 +312,23 @@ ACCEPT_OR_REPLACE = (
         "Your comparison is the wrong way round: a chance of p / q means u < p / q.",
     ),
     WrongAnswer(
+        "residual the wrong way round",
+        _wrong_way_residual,
+        "The decision is right. The replacement is drawn from max(0, q - p), what the draft has "
+        "too much of; what is missing is max(0, p - q).",
+    ),
+    WrongAnswer(
+        "kept at equality",
+        _not_strict,
+        "Right, but for u_accept = 0 and p = 0: then <= keeps a token that the target never "
+        "gives. u is in [0, 1), so a chance of x is u < x.",
+    ),
+    WrongAnswer(
+        "flag the wrong way round",
+        _flag_inverted,
+        "The tokens are right. The second value is True when the draft's token was KEPT.",
+    ),
+    WrongAnswer(
         "always called the draft's",
         _flag_always,
         "The tokens are right. The second value says whether the draft's token was kept: False "
@@ -309,12 +358,14 @@ EXPECTED_TOKENS = (
         lambda acceptance, k: _mean(acceptance, k) - 1,
         "You count the kept draft tokens alone. Every round also yields one token of the target, "
         "even when nothing is kept: at a = 0 the answer is 1.",
+        also=(lambda acceptance, k: acceptance * (1 - acceptance**k) / (1 - acceptance),),
     ),
     WrongAnswer(
         "k in place of k + 1",
         lambda acceptance, k: _mean(acceptance, k) - acceptance**k,
         "The last term is missing: k draft tokens and the target's make k + 1 terms, from a^0 to "
         "a^k.",
+        also=(lambda acceptance, k: (1 - acceptance**k) / (1 - acceptance),),
     ),
     WrongAnswer(
         "every place judged by itself",

@@ -4,6 +4,7 @@ The wrong answers stand in the files `_c09_*_mistakes.py` beside this one.
 """
 
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,11 +99,20 @@ RESIDUAL_DISTRIBUTION = ExerciseSpec(
 # ---- accept or replace
 
 
+def _plain(result: Any, args: tuple) -> Any:
+    """Token and flag as int and bool, also where they are tensors of one number."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        return result
+    if any(isinstance(part, Tensor) and part.numel() != 1 for part in result):
+        return result
+    return int(result[0]), bool(result[1])
+
+
 def _accept_cases(rng: random.Random) -> list[Case]:
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.25, 0.15, 0.6])
     cases = [
         Case((0, p, q, 0.99, 0.5), "p > q: kept whatever the number is"),
-        Case((2, p, q, 0.2, 0.5), "p / q is 1/3 and u_accept 0.2"),
+        Case((2, p, q, 0.25, 0.5), "p / q is 1/3 and u_accept 0.25"),
         Case((2, p, q, 0.9, 0.1), "p / q is 1/3 and u_accept 0.9: replaced, u_draw 0.1"),
         Case((2, p, q, 0.4, 0.9), "p / q is 1/3 and u_accept 0.4: replaced, u_draw 0.9"),
         Case((1, torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.0, 0.5), "p is 0"),
@@ -129,6 +139,7 @@ ACCEPT_OR_REPLACE = ExerciseSpec(
         "Keep it if u_accept < p_V[token] / q_V[token]. Otherwise draw a token from the residual.",
         "draw(residual_distribution(p_V, q_V), u_draw) gives the replacement; the flag is False.",
     ),
+    observe=_plain,
 )
 
 
