@@ -61,6 +61,14 @@ def test_what_the_chapter_says_of_the_record():
     free, limited = row_of("large", 2, 0), row_of("large", 1, 0)
     placed, alone = row_of("large", 2, 8), row_of("large, one rank", 1, 0)
     assert limited["vector_bytes"] < 0.6 * free["vector_bytes"]
+    assert round(free["vector_bytes"] / 2 / 1e6) == 133  # from each of the two
+    assert round(limited["pairs_most"] / (limited["tokens"] * limited["top_k"]), 2) == 0.58
+    times = (alone["milliseconds_parallel"], alone["milliseconds_one_process"])
+    assert [round(time, 1) for time in times] == [20.2, 14.8]
+    assert all(row["milliseconds_parallel"] > times[0] / 2 for row in (free, limited, placed))
+    assert limited["milliseconds_parallel"] > free["milliseconds_parallel"]
+    small = [row for row in ROWS if row["setting"] == "small"]
+    assert all(row["milliseconds_parallel"] > row["milliseconds_one_process"] for row in small)
     assert limited["pairs_most"] > free["pairs_most"] > placed["pairs_most"]
     assert alone["vector_bytes"] == 0
     assert alone["milliseconds_parallel"] > alone["milliseconds_one_process"]
