@@ -27,7 +27,11 @@ def plot_needed(needed: Mapping[str, Tensor]) -> None:
         offset = (row - (len(needed) - 1) / 2) * width
         axis.bar(np.arange(most + 1) + offset, 100 * shares.numpy(), width, label=name)
     means = ", ".join(f"{float(n.double().mean()):.1f} ({name})" for name, n in needed.items())
-    axis.set(title=f"Nodes that a token needs, mean: {means}", xlabel="nodes that a token needs", ylabel="% of tokens")
+    axis.set(
+        title=f"Nodes that a token needs, mean: {means}",
+        xlabel="nodes that a token needs",
+        ylabel="% of tokens",
+    )
     axis.set_xticks(range(1, most + 1))
     axis.set_xlim(0.4, most + 0.6)
     axis.legend()
