@@ -20,7 +20,7 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 @st.composite
 def tasks(draw) -> RecallTask:
     pairs = draw(st.integers(1, 12))
-    queries, distance = draw(st.integers(1, 2 * pairs + 1)), draw(st.integers(0, 5))
+    queries, distance = draw(st.integers(1, pairs)), draw(st.integers(0, 5))
     return RecallTask(pairs, queries, distance, keys=draw(st.integers(pairs, 15)), values=7)
 
 
@@ -33,19 +33,16 @@ def batch(task: RecallTask, seed: int = 0, texts: int = 6):
 def test_every_query_has_the_answer_of_its_pair(task, seed):
     ids_BT, targets_BT = batch(task, seed)
     assert ids_BT.shape == targets_BT.shape == (6, task.length)
-    start = 2 * task.pairs + task.distance
+    start = task.pairs + task.distance
     for ids, targets in zip(ids_BT.tolist(), targets_BT.tolist(), strict=True):
-        stored = dict(zip(ids[: 2 * task.pairs : 2], ids[1 : 2 * task.pairs : 2], strict=True))
+        stored = dict(divmod(pair, task.values) for pair in ids[: task.pairs])
         assert len(stored) == task.pairs
         assert all(0 <= key < task.keys for key in stored)
-        assert all(task.keys <= value < task.keys + task.values for value in stored.values())
-        assert ids[2 * task.pairs : start] == [task.vocab_size - 1] * task.distance
-        asked = ids[start::2]
-        for first in range(0, task.queries, task.pairs):  # round after round
-            asked_now = asked[first : first + task.pairs]
-            assert len(set(asked_now)) == len(asked_now)
-        assert targets[start::2] == ids[start + 1 :: 2] == [stored[key] for key in asked]
-        assert set(targets[:start] + targets[start + 1 :: 2]) == {NOT_ASKED}
+        assert ids[task.pairs : start] == [task.vocab_size - 1] * task.distance
+        asked = [token - task.first_key for token in ids[start:]]
+        assert len(set(asked)) == task.queries
+        assert targets[start:] == [task.first_value + stored[key] for key in asked]
+        assert set(targets[:start]) == {NOT_ASKED}
 
 
 def test_the_seed_decides():
@@ -57,7 +54,7 @@ def test_the_seed_decides():
 def test_the_order_of_queries_is_not_that_of_the_pairs():
     task = RecallTask(8, 8)
     ids_BT, _ = batch(task, texts=20)
-    assert (ids_BT[:, :16:2] != ids_BT[:, 16::2]).any(dim=1).all()
+    assert (ids_BT[:, :8] // task.values != ids_BT[:, 8:] - task.first_key).any(dim=1).all()
 
 
 def test_only_answers_count():
@@ -69,8 +66,8 @@ def test_only_answers_count():
     assert recall_accuracy(right, targets_BT) == 1.0
     assert recall_loss(right, targets_BT) < 1e-4
     half = right.clone()
-    half[:, 8] = 0
-    half[:, 8, -1] = 20.0  # the first query says "dot"
+    half[:, 4] = 0
+    half[:, 4, -1] = 20.0  # the first query says "dot"
     assert recall_accuracy(half, targets_BT) == 0.5
     torch.testing.assert_close(
         recall_loss(logits, targets_BT), torch.tensor(float(task.vocab_size)).log()
@@ -86,10 +83,12 @@ class Looks(torch.nn.Module):
 
     def forward(self, ids_BT):
         logits = torch.zeros(*ids_BT.shape, self.task.vocab_size)
+        start, values = self.task.pairs + self.task.distance, self.task.values
         for b, ids in enumerate(ids_BT.tolist()):
-            for t, token in enumerate(ids):
-                if token in ids[: 2 * self.task.pairs : 2]:
-                    logits[b, t, ids[2 * ids[: 2 * self.task.pairs : 2].index(token) + 1]] = 1
+            stored = dict(divmod(pair, values) for pair in ids[: self.task.pairs])
+            for t in range(start, len(ids)):
+                answer = stored[ids[t] - self.task.first_key]
+                logits[b, t, self.task.first_value + answer] = 1
         return logits
 
 
@@ -104,6 +103,7 @@ def test_looking_up_is_always_right():
         ({"pairs": 0, "queries": 1}, "pairs is 0"),
         ({"pairs": 65, "queries": 1}, "65 pairs"),
         ({"pairs": 2, "queries": 0}, "queries is 0"),
+        ({"pairs": 2, "queries": 3}, "3 queries"),
         ({"pairs": 2, "queries": 1, "distance": -1}, "distance is -1"),
     ],
 )

@@ -1,0 +1,217 @@
+"""Recall of key-value pairs by kind of attention (chapter 08).
+
+`python -m course_utils.records.recall [--devices cuda:0 cuda:1 --jobs 22]` trains small models on
+`data.recall`, seeds 0, 1, 2, one recipe for all, and writes c08_recall.csv: the share of right
+answers for 4 to 64 pairs. A variant changes which attention the four layers have, nothing else.
+
+The model with latent attention is
+measured three times: as it is, with an indexer that chooses 8 tokens before it was trained, and
+after the indexer was trained for `INDEXER_STEPS` batches to imitate the attention, the model
+staying as it is. Then both are trained on, the model on its own loss and the indexer on its own.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from course_utils.accounting.cache import cache_elements
+from course_utils.accounting.ledger import course_spec
+from course_utils.attention import (
+    IndexerConfig,
+    LinearAttentionConfig,
+    MLAConfig,
+    indexer_loss,
+    indexer_parameters,
+    set_index_topk,
+)
+from course_utils.data.recall import RecallTask, measure_recall, recall_batch, recall_loss
+from course_utils.models import DecoderLM, ModelConfig
+from course_utils.records.recorded import code_hash, save_record
+from course_utils.records.small_models import run_grid
+from course_utils.training import TrainingConfig, learning_rate
+from course_utils.training.loop import make_optimizer
+
+RECORD = "c08_recall"
+KEYS = ("variant", "seed", "pairs")
+TOLERANCE = {"accuracy": 0.08}
+RECALL_CODE = ("attention", "layers", "models/config.py", "models/decoder.py", "data/recall.py")
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+WIDTH, LAYERS, DISTANCE, BATCH = 64, 4, 16, 128
+PAIRS = (4, 8, 16, 32, 64)
+STEPS, INDEXER_STEPS, SPARSE_STEPS = 1000, 200, 200
+RATE, INDEXER_RATE = 3e-3, 5e-3
+DELTA = LinearAttentionConfig("gated_deltanet", 2, 2, 16, 16)
+LATENT = MLAConfig(32, 16, 16, 16, index=IndexerConfig(2, 16, 8))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name, and what its config adds to full grouped-query attention."""
+
+    name: str
+    attention: dict = field(default_factory=dict)
+
+
+VARIANTS = (
+    Variant("full"),
+    Variant("window", {"layer_types": (SLIDING,) * LAYERS, "sliding_window": 8}),
+    Variant("linear", {"layer_types": (LINEAR,) * LAYERS, "linear": DELTA}),
+    Variant("window + full", {"layer_types": (SLIDING,) * 3 + (FULL,), "sliding_window": 8}),
+    Variant("linear + full", {"layer_types": (LINEAR,) * 3 + (FULL,), "linear": DELTA}),
+    Variant("latent", {"mla": LATENT}),
+)
+
+
+def task(pairs: int) -> RecallTask:
+    """So many pairs of 64 keys and 8 values, 16 dots, and up to 16 queries."""
+    return RecallTask(pairs, min(pairs, 16), DISTANCE, keys=64, values=8)
+
+
+def model_config(variant: Variant) -> ModelConfig:
+    """Four layers of width 64 and two heads."""
+    return ModelConfig(
+        vocab_size=task(4).vocab_size,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        **variant.attention,
+    )
+
+
+def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
+    """So many batches of 128 texts, with little weight decay."""
+    return TrainingConfig(
+        steps, BATCH, peak_learning_rate=rate, warmup_steps=20, weight_decay=0.01, seed=seed
+    )
+
+
+def texts(step: int) -> RecallTask:
+    """The texts of a batch: every number of pairs in turn."""
+    return task(PAIRS[step % len(PAIRS)])
+
+
+def descend(
+    weights: nn.Module | list[nn.Parameter],
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    config: TrainingConfig,
+    device: str,
+) -> float:
+    """Train `weights` on `loss(ids, targets)` for the config's steps; the last loss."""
+    if isinstance(weights, nn.Module):
+        optimizer, weights = make_optimizer(weights, config), list(weights.parameters())
+    else:
+        optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.95), weight_decay=0.0)
+    generator = torch.Generator().manual_seed(config.seed)
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        batch = recall_batch(texts(step), config.batch, generator)
+        found = loss(*(x.to(device) for x in batch))
+        optimizer.zero_grad(set_to_none=True)
+        found.backward()
+        nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        optimizer.step()
+    return float(found.detach())
+
+
+def run(variant: Variant, seed: int, device: str, steps: int = STEPS) -> list[dict]:
+    """Train one model and measure it; latent attention also with its indexer, in stages."""
+    torch.set_num_threads(1)
+    model = DecoderLM(model_config(variant), seed=seed).to(device)
+    config = training_config(steps, RATE, seed)
+    set_index_topk(model, None)
+
+    def answer_loss(ids_BT, targets_BT):
+        return recall_loss(model(ids_BT), targets_BT)
+
+    descend(model, answer_loss, config, device)
+    rows = measure(model, variant.name, seed)
+    if "mla" in variant.attention:
+        rows += sparse_stages(model, answer_loss, seed, device)
+    return rows
+
+
+def sparse_stages(model: DecoderLM, answer_loss: Callable, seed: int, device: str) -> list[dict]:
+    """Rows of the untrained indexer, of the trained one, and of both trained together."""
+    k = model.config.mla.index.index_topk
+
+    def imitate(ids_BT, targets_BT):
+        return indexer_loss(model, ids_BT)
+
+    def both(ids_BT, targets_BT):  # of separate weights, so that a sum trains each on its own
+        return answer_loss(ids_BT, targets_BT) + indexer_loss(model, ids_BT)
+
+    set_index_topk(model, k)
+    rows = measure(model, "sparse, untrained indexer", seed)
+    set_index_topk(model, None)
+    first = training_config(INDEXER_STEPS, INDEXER_RATE, seed + 10)
+    descend(indexer_parameters(model), imitate, first, device)
+    set_index_topk(model, k)
+    rows += measure(model, "sparse, indexer trained", seed)
+    then = training_config(SPARSE_STEPS, RATE / 10, seed + 20)
+    descend(model, both, then, device)
+    return rows + measure(model, "sparse, both trained", seed)
+
+
+@torch.no_grad()
+def measure(model: DecoderLM, name: str, seed: int) -> list[dict]:
+    """A row for each number of pairs: the share of right answers in 512 new texts."""
+    config = model.config.to_dict()
+    if name == "latent":  # nobody asks its indexer
+        config["mla"] = config["mla"] | {"index": None}
+    spec = course_spec(config)
+    model.eval()
+    rows = [
+        {
+            "variant": name,
+            "seed": seed,
+            "pairs": pairs,
+            "accuracy": round(measure_recall(model, task(pairs), texts=512), 5),
+            "parameters": spec.count().total,
+            "cache_elements": cache_elements(spec, task(pairs).length),
+            "steps": STEPS,
+            "learning_rate": RATE,
+            "code": code_hash(RECALL_CODE),
+            "corpus": "generated",
+        }
+        for pairs in PAIRS
+    ]
+    model.train()
+    return rows
+
+
+def grid(devices: list[str]) -> list[tuple[Variant, int, str]]:
+    """Every variant with every seed, the slowest first, devices in turn."""
+    runs = [(variant, seed) for variant in reversed(VARIANTS) for seed in (0, 1, 2)]
+    return [(*pair, devices[n % len(devices)]) for n, pair in enumerate(runs)]
+
+
+def sample() -> dict:
+    """The window with seed 0 and 64 pairs, trained on this machine: the cheapest model."""
+    return run(VARIANTS[1], 0, "cpu")[-1]
+
+
+def main() -> None:
+    """Run the grid and write the record."""
+    parser = argparse.ArgumentParser(description="Recall by kind of attention, recorded.")
+    parser.add_argument("--devices", nargs="+", default=["cpu"], help="such as cuda:0 cuda:1")
+    parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
+    arguments = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    found = run_grid(run, grid(arguments.devices), arguments.jobs)
+    order = [variant.name for variant in VARIANTS]
+    rows = [row for rows in found for row in rows]
+    order += [row["variant"] for row in rows if row["variant"] not in order]  # the sparse stages
+    rows.sort(key=lambda row: order.index(row["variant"]))
+    print(save_record(RECORD, rows))
+
+
+if __name__ == "__main__":
+    main()
