@@ -112,8 +112,9 @@ def experts_grouped(
     w_down_EFD: Tensor,
     identity: bool = True,
 ) -> Tensor:
-    """The sorted plan with one grouped product in place of the loop; nothing waits for the device.
+    """The sorted plan with one grouped product in place of the loop.
 
+    In bfloat16 nothing waits for a GPU; in 32 bits PyTorch's product reads the ends on the host.
     Rows behind the last real expert's are left uncomputed by the kernel, so they are masked.
     `identity=False` promises that there are none, and saves the masks. D and F must be multiples
     of 16 bytes; float64 has no grouped product.

@@ -59,9 +59,10 @@ def test_no_tokens(dtype, tolerance):
     assert all(w.grad is None or w.grad.abs().max() == 0 for w in layer.experts.parameters())
 
 
-def test_nothing_waits_for_the_device():
-    layer = MoE(64, MoEConfig(8, 2, 32, capacity_factor=1.0, zero_expert_num=2)).to("cuda")
-    x_TD = torch.randn(100, 64, device="cuda")
+def test_nothing_waits_for_the_device_in_bfloat16():
+    layer = MoE(64, MoEConfig(8, 2, 32, capacity_factor=1.0, zero_expert_num=2))
+    layer = layer.to("cuda", torch.bfloat16)
+    x_TD = torch.randn(100, 64, device="cuda", dtype=torch.bfloat16)
     layer(x_TD).sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
