@@ -39,9 +39,10 @@ KEYS = ("variant", "seed", "pairs")
 TOLERANCE = {"accuracy": 0.08}
 RECALL_CODE = ("attention", "layers", "models/config.py", "models/decoder.py", "data/recall.py")
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
-WIDTH, LAYERS, DISTANCE, BATCH = 64, 4, 16, 128
+WIDTH, LAYERS, DISTANCE, BATCH = 64, 4, 16, 256
 PAIRS = (4, 8, 16, 32, 64)
-STEPS, INDEXER_STEPS, SPARSE_STEPS = 1000, 200, 200
+TRAINED = (2, *PAIRS)  # two pairs show soonest that the key decides
+STEPS, INDEXER_STEPS, SPARSE_STEPS = 1500, 200, 200
 RATE, INDEXER_RATE = 3e-3, 5e-3
 DELTA = LinearAttentionConfig("gated_deltanet", 2, 2, 16, 16)
 LATENT = MLAConfig(32, 16, 16, 16, index=IndexerConfig(2, 16, 8))
@@ -86,7 +87,7 @@ def model_config(variant: Variant) -> ModelConfig:
 
 
 def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
-    """So many batches of 128 texts, with little weight decay."""
+    """So many batches of 256 texts, with little weight decay."""
     return TrainingConfig(
         steps, BATCH, peak_learning_rate=rate, warmup_steps=20, weight_decay=0.01, seed=seed
     )
@@ -94,7 +95,7 @@ def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
 
 def texts(step: int) -> RecallTask:
     """The texts of a batch: every number of pairs in turn."""
-    return task(PAIRS[step % len(PAIRS)])
+    return task(TRAINED[step % len(TRAINED)])
 
 
 def descend(
