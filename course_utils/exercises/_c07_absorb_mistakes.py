@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.exercises.spec import WrongAnswer
@@ -78,6 +79,58 @@ def _expanded(*, keys: bool, values: bool) -> Callable[..., Tensor]:
     return answer
 
 
+def _expanded_kernel(q, rows, w_uk, w_uv, scale, mask=None) -> Tensor:
+    """The naive form of the chapter, through PyTorch's kernel."""
+    (H, _, R), T, S = w_uk.shape, q.shape[2], rows.shape[1]
+    k_nope = torch.einsum("bsr,hnr->bhsn", rows[..., :R], w_uk)
+    k = torch.cat([k_nope, rows[:, None, :, R:].expand(-1, H, -1, -1)], dim=-1)
+    v = torch.einsum("bsr,hvr->bhsv", rows[..., :R], w_uv)
+    mask = _causal(T, S) if mask is None else mask
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+
+
+def _joined(q, rows, w_uk, w_uv, scale, mask=None, *, into: Callable, read: Callable) -> Tensor:
+    """One product with the whole row for both parts of the score."""
+    (N, R), T, S = w_uk.shape[1:], q.shape[2], rows.shape[1]
+    whole = torch.cat([into(q[..., :N], w_uk, w_uv, scale), q[..., N:]], dim=-1)
+    scores = torch.einsum("bhtc,bsc->bhts", whole, rows)
+    scores = scores if into is _nope_scaled else scores * scale
+    weights = scores.masked_fill(~(_causal(T, S) if mask is None else mask), -math.inf).softmax(-1)
+    return read(weights, rows, R, w_uv)
+
+
+def _plain(q_nope: Tensor, w_uk: Tensor, w_uv: Tensor, scale: float) -> Tensor:
+    return q_nope @ w_uk
+
+
+def _nope_scaled(q_nope: Tensor, w_uk: Tensor, w_uv: Tensor, scale: float) -> Tensor:
+    return q_nope @ w_uk * scale
+
+
+def _with_values(q_nope: Tensor, w_uk: Tensor, w_uv: Tensor, scale: float) -> Tensor:
+    return q_nope @ w_uv
+
+
+def _sum_first(weights: Tensor, rows: Tensor, R: int, w_uv: Tensor) -> Tensor:
+    return torch.einsum("bhts,bsr->bhtr", weights, rows[..., :R]) @ w_uv.mT
+
+
+def _expand_first(weights: Tensor, rows: Tensor, R: int, w_uv: Tensor) -> Tensor:
+    return weights @ torch.einsum("bsr,hvr->bhsv", rows[..., :R], w_uv)
+
+
+def _whole_row(weights: Tensor, rows: Tensor, R: int, w_uv: Tensor) -> Tensor:
+    return torch.einsum("bhts,bsc->bhtc", weights, rows) @ w_uv.mT
+
+
+def _heads_merged(weights: Tensor, rows: Tensor, R: int, w_uv: Tensor) -> Tensor:
+    return _sum_first(weights, rows, R, w_uv).transpose(1, 2).flatten(2)
+
+
+def _join(into: Callable = _plain, read: Callable = _sum_first) -> Callable[..., Tensor]:
+    return lambda *args, **kwargs: _joined(*args, **kwargs, into=into, read=read)
+
+
 def _values_as_keys(q_nope: Tensor, w_uk: Tensor, w_uv: Tensor) -> Tensor:
     return torch.einsum("bhtn,hnr->bhtr", q_nope, w_uv)
 
@@ -93,6 +146,7 @@ MLA_ABSORBED = (
         "The values are right. You still expand every cached row to the keys and values of all "
         "heads, once per generated token: that is the naive form. Multiply the QUERY by W_UK, and "
         "the SUM by W_UV; both have T entries and not S.",
+        also=(_expanded_kernel,),
     ),
     WrongAnswer(
         "values expanded",
@@ -100,6 +154,7 @@ MLA_ABSORBED = (
         "The values are right, and the keys are absorbed. W_UV is still applied to every cached "
         "row before the sum. Sum the latents with the weights first: W_UV then meets one vector "
         "per query and head.",
+        also=(_join(read=_expand_first),),
     ),
     WrongAnswer(
         "keys expanded",
@@ -117,6 +172,7 @@ MLA_ABSORBED = (
                 into=_values_as_keys,
                 out=lambda summed, w_uk, w_uv: torch.einsum("bhtr,hnr->bhtn", summed, w_uk),
             ),
+            _join(into=_with_values),
         ),
     ),
     WrongAnswer(
@@ -199,6 +255,19 @@ MLA_ABSORBED = (
         _with(latent=lambda rows, R: rows),
         "You use all R + P numbers of the row where only the latent belongs: the value, and the "
         "key without RoPE, are made of the first R.",
+        also=(_join(read=_whole_row),),
+    ),
+    WrongAnswer(
+        "half of the score scaled",
+        _join(into=_nope_scaled),
+        "You multiply the part without RoPE by `scale` and leave the part with it: both belong to "
+        "one score.",
+    ),
+    WrongAnswer(
+        "heads merged",
+        _join(read=_heads_merged),
+        "The numbers are right, with the heads side by side. The result keeps them apart, "
+        "(B, H, T, V); the module merges them later.",
     ),
     WrongAnswer(
         "row cut at the wrong place",

@@ -43,7 +43,47 @@ def _input_columns(weight: Tensor, heads: int, groups: int) -> Tensor:
     return weight.unflatten(1, (-1, heads // groups)).mean(2)
 
 
+def _cut(weight: Tensor, heads: int, groups: int) -> Tensor:
+    return weight.unflatten(0, (groups, heads // groups, -1))
+
+
+def _repeated(weight: Tensor, heads: int, groups: int) -> Tensor:
+    pooled = _cut(weight, heads, groups).mean(1)
+    return pooled.repeat_interleave(heads // groups, 0).flatten(0, 1)
+
+
+def _mean_of_all(weight: Tensor, heads: int, groups: int) -> Tensor:
+    return weight.unflatten(0, (heads, -1)).mean(0).repeat(groups, 1)
+
+
+def _over_groups(weight: Tensor, heads: int, groups: int) -> Tensor:
+    return _cut(weight, heads, groups).mean(0).flatten(0, 1)
+
+
 POOL_HEADS = (
+    WrongAnswer(
+        "not flattened",
+        lambda weight, heads, groups: _cut(weight, heads, groups).mean(1),
+        "The numbers are right, as (groups, d, D). A projection has two dimensions: flatten the "
+        "first two.",
+    ),
+    WrongAnswer(
+        "repeated to all heads again",
+        _repeated,
+        "You repeat the means until there are as many heads as before, so the cache would not "
+        "shrink. Each group is one head of the result.",
+    ),
+    WrongAnswer(
+        "mean of all heads",
+        _mean_of_all,
+        "Every group gets the mean of all heads. A group is to have the mean of its own.",
+    ),
+    WrongAnswer(
+        "mean over the groups",
+        _over_groups,
+        "After the cut, dimension 0 is the groups and dimension 1 the heads of a group: average "
+        "dimension 1.",
+    ),
     WrongAnswer(
         "tiled groups",
         _tiled,
@@ -116,7 +156,17 @@ def _overwritten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _woven(even, odd * cos + even * sin)
 
 
+def _mixed_signs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    (even, odd), cos, sin = _pairs(x), _angles(cos), _angles(sin)
+    return _woven(even * cos - odd * sin, even * cos + odd * sin)
+
+
 APPLY_ROPE_INTERLEAVED = (
+    WrongAnswer(
+        "a and b mixed up",
+        _mixed_signs,
+        "The first channel is right. The second is b cos + a sin: yours has a cos + b sin.",
+    ),
     WrongAnswer(
         "half-split pairs",
         apply_rope,
@@ -206,7 +256,28 @@ def _normed_then_turned(r: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return apply_rope_interleaved(rms_norm(r, torch.ones(r.shape[-1]), 1e-6), cos, sin)
 
 
+def _layer_norm(c: Tensor, w: Tensor) -> Tensor:
+    return rms_norm(c - c.mean(-1, keepdim=True), w, 1e-6)
+
+
 LATENT_ROWS = (
+    WrongAnswer(
+        "the mean subtracted",
+        _rows(latent=_layer_norm),
+        "That is LayerNorm: it subtracts the mean. The latent has RMSNorm: "
+        "rms_norm(latent, weight_R, 1e-6).",
+    ),
+    WrongAnswer(
+        "joined along another dimension",
+        _rows(join=lambda c, r: torch.cat([c, r])),
+        "Latent and key of one token stand side by side in one row: torch.cat([...], dim=-1).",
+        also=(_rows(join=lambda c, r: torch.stack([c, r])),),
+    ),
+    WrongAnswer(
+        "two parts come back",
+        _rows(join=lambda c, r: (c, r)),
+        "The parts are right. The cache keeps them as one row: torch.cat([latent, key], dim=-1).",
+    ),
     WrongAnswer(
         "kept before the norm",
         _rows(latent=lambda c, w: c),
@@ -292,6 +363,33 @@ def _first_rows(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 LOW_RANK_FACTORS = (
+    WrongAnswer(
+        "not cut",
+        _factors(lambda u, s, vh, r: u * s, lambda u, s, vh, r: vh),
+        "You keep all directions, so nothing is saved: rank columns of U and rank rows of V^T.",
+    ),
+    WrongAnswer(
+        "the product",
+        lambda weight, rank: (
+            _up(*torch.linalg.svd(weight, full_matrices=False), rank)
+            @ _down(*torch.linalg.svd(weight, full_matrices=False), rank)
+        ),
+        "You return the product, which is as large as the weight. Return the two factors.",
+    ),
+    WrongAnswer(
+        "rows scaled",
+        _factors(lambda u, s, vh, r: u[:, :r] * s[:r, None], _down),
+        "Each singular value belongs to a column of U: u[:, :rank] * s[:rank] scales columns, with "
+        "[:, None] it would scale rows.",
+    ),
+    WrongAnswer(
+        "three parts",
+        lambda weight, rank: tuple(
+            part[:, :rank] if n == 0 else part[:rank]
+            for n, part in enumerate(torch.linalg.svd(weight, full_matrices=False))
+        ),
+        "Two factors are asked for: multiply the singular values into one of them.",
+    ),
     WrongAnswer(
         "singular values on both sides",
         _factors(_up, lambda u, s, vh, r: s[:r, None] * vh[:r]),
