@@ -24,6 +24,7 @@ RECIPES = {
     "c04_balance": "course_utils.records.balance",
     "c05_granularity": "course_utils.records.granularity",
     "c06_expert_parallel": "course_utils.records.expert_parallel",
+    "c07_smaller_cache": "course_utils.records.conversion",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
