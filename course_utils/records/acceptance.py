@@ -27,9 +27,9 @@ from course_utils.records.small_models import prepared_corpus, run_grid
 
 RECORD = "c09_acceptance"
 KEYS = ("draft", "domain", "temperature", "seed")
-TOLERANCE = {"tokens_per_round": 0.15, "first": 0.08}
-DRAFTS, TEMPERATURES, SEEDS = ("mtp", "ngram"), (0.0, 0.7, 1.0), (0, 1, 2)
-PASSAGES, PROMPT, NEW, K = 8, 64, 64, 3
+TOLERANCE = {"tokens_per_round": 0.2, "first": 0.15}
+DRAFTS, TEMPERATURES, SEEDS = ("mtp", "ngram"), (0.0, 1.0), (0, 1, 2)
+PASSAGES, PROMPT, NEW, K = 2, 64, 40, 3
 PLACES = ("first", "second", "third")
 CODE = (*MTP_CODE, "generation/acceptance.py", "generation/drafts.py", "generation/speculative.py")
 
