@@ -25,6 +25,7 @@ RECIPES = {
     "c05_granularity": "course_utils.records.granularity",
     "c06_expert_parallel": "course_utils.records.expert_parallel",
     "c07_smaller_cache": "course_utils.records.conversion",
+    "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9

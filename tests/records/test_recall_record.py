@@ -1,10 +1,12 @@
 """The recipe of the recall record trains what it says, and measures every stage."""
 
+import itertools
+
 import pytest
 import torch
 
 from course_utils.models import DecoderLM
-from course_utils.records import recall
+from course_utils.records import load_record, recall
 
 
 @pytest.fixture
@@ -55,3 +57,14 @@ def test_the_grid_has_the_named_variants_with_three_seeds():
     assert [variant.name for variant, _, _ in grid[::3]] == recall.RECORDED
     assert {seed for _, seed, _ in grid} == {0, 1, 2}
     assert [device for *_, device in grid[:3]] == ["a", "b", "a"]
+
+
+def test_the_record_is_whole_and_full_attention_holds_where_a_window_fails():
+    rows = load_record(recall.RECORD).rows
+    found = {(row["variant"], row["seed"], row["pairs"]): row["accuracy"] for row in rows}
+    wanted = itertools.product(recall.RECORDED, (0, 1, 2), recall.PAIRS)
+    assert set(found) == set(wanted)
+    assert len(rows) == len(found)
+    for seed, pairs in itertools.product((0, 1, 2), recall.PAIRS):
+        assert found["full", seed, pairs] > 0.9
+        assert found["window", seed, pairs] < 0.25  # one of 8 values by chance
