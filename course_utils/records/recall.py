@@ -5,8 +5,8 @@
 right answers for 4 to 32 pairs. A variant changes which attention the two layers have, nothing
 else. Minutes on two cores.
 
-160 batches are few: full attention finds the task, linear layers have hardly begun. A low share says
-that a variant did not learn it in this time, not that it could not hold the pairs.
+160 batches are few: full attention finds the task, linear layers have hardly begun. A low share
+says that a variant did not learn it in this time, not that it could not hold the pairs.
 
 `--variants latent` measures latent attention as well, and then sparse: with an indexer that chooses
 8 tokens before it was trained, after it was trained for `INDEXER_STEPS` batches to imitate the
