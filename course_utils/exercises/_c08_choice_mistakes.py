@@ -39,6 +39,14 @@ def _by_place_from_zero(query_T: Tensor, key_S: Tensor, window: int) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool).tril().triu(1 - window)
 
 
+def _by_place_square(query_T: Tensor, key_S: Tensor, window: int) -> Tensor:
+    return torch.ones(len(query_T), len(query_T)).tril().triu(1 - window).bool()
+
+
+def _keys_in_rows(query_T: Tensor, key_S: Tensor, window: int) -> Tensor:
+    return _right(key_S, query_T, window)
+
+
 def _additive(query_T: Tensor, key_S: Tensor, window: int) -> Tensor:
     seen_TS = _right(query_T, key_S, window)
     return torch.zeros(seen_TS.shape).masked_fill(~seen_TS, float("-inf"))
@@ -93,6 +101,7 @@ WINDOW_MASK = (
         "rows and columns exchanged",
         lambda q_T, k_S, W: _right(q_T, k_S, W).T,
         "The result is (S, T). Rows are queries: query_T[:, None] - key_S[None, :].",
+        also=(_keys_in_rows,),
     ),
     WrongAnswer(
         "True where it may not look",
@@ -104,7 +113,12 @@ WINDOW_MASK = (
         _by_place,
         "You count rows and columns. A cache hands in its keys in another order, and queries that "
         "begin in the middle of the text: use the positions in query_T and key_S.",
-        also=(_by_place_from_zero,),
+        also=(_by_place_from_zero, _by_place_square),
+    ),
+    WrongAnswer(
+        "or in place of and",
+        lambda q_T, k_S, W: (_distance(q_T, k_S) >= 0) | (_distance(q_T, k_S) < W),
+        "| lets everything through: every key is in the past or nearer than W. Both must hold: &.",
     ),
     WrongAnswer(
         "not booleans",
@@ -162,6 +176,16 @@ INDEX_SCORES = (
         lambda q, k, w: _weighted(_products(q, k), w),
         "Without the ReLU the heads add up to one linear product: the sum over h of w q is one "
         "query, and more heads would be of no use.",
+    ),
+    WrongAnswer(
+        "ReLU before the product",
+        lambda q, k, w: _weighted(_products(q.relu(), k.relu()), w),
+        "The ReLU is on queries and keys, so that two negative channels no longer agree. It "
+        "belongs around the product: ReLU(q . k).",
+        also=(
+            lambda q, k, w: _weighted(_products(q.relu(), k), w),
+            lambda q, k, w: _weighted(_products(q, k.relu()), w),
+        ),
     ),
     WrongAnswer(
         "softmax in place of ReLU",
@@ -340,6 +364,13 @@ CHOOSE_TOKENS = (
         "largest in size",
         lambda s, k, mask: _best(_hidden(s.abs(), mask), k) & mask,
         "abs() makes the strongest no a yes. Choose by the scores as they are.",
+    ),
+    WrongAnswer(
+        "not booleans",
+        lambda s, k, mask: (_best(_hidden(s, mask), k) & mask).float(),
+        "The right tokens, but as numbers 0 and 1. The result is of booleans: scatter True into a "
+        "tensor of dtype bool, or .bool() at the end.",
+        also=(lambda s, k, mask: (_best(_hidden(s, mask), k) & mask).int(),),
     ),
     WrongAnswer(
         "numbers of tokens",

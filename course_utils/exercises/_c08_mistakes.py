@@ -4,6 +4,7 @@ Those on masks, index scores and the choice stand in `_c08_choice_mistakes.py`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ INDEXER_KL = (
         "misses; but what it misses, attention can never read. The target stands first: p log p/q.",
         also=(
             lambda p, s, mask: _reverse(p, s, mask),
-            lambda p, s, mask: _reverse(p, s, mask, 1e-6),
+            *(partial(_reverse, least=least) for least in (1e-6, 1e-8, 1e-9, 1e-12)),
         ),
     ),
     WrongAnswer(
@@ -191,6 +192,16 @@ def _in_place(S, q, k, v, decay):
     return S, q @ S
 
 
+def _fades_at_the_end(q, k, v, slope, state=None):
+    S = _empty(k, v) if state is None else state
+    out = []
+    for t in range(q.shape[2]):
+        S = S + k[:, :, t, :, None] * v[:, :, t, None]
+        out.append(q[:, :, t, None] @ S)
+        S = (-slope).exp()[:, None, None] * S
+    return torch.cat(out, 2), S
+
+
 def _with_slope(change: Callable) -> Callable:
     def answer(q, k, v, slope, state=None):
         return _lightning(_step)(q, k, v, change(slope), state)
@@ -218,6 +229,12 @@ RECURRENT_LIGHTNING = (
         _lightning(_decay_last),
         "What is written fades in the very step in which it is written. Fade the old state first, "
         "then add k v^T in full.",
+    ),
+    WrongAnswer(
+        "the state fades once too often",
+        _fades_at_the_end,
+        "You let the state fade at the end of each step, so what you return has faded once more "
+        "than it should, and a state that is handed in once less. Fade at the beginning.",
     ),
     WrongAnswer(
         "read before the write",
