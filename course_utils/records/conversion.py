@@ -5,8 +5,9 @@ with a single key-value head (heads averaged) and one with latent attention (the
 numbers a token and layer), and trains both, and the dense model itself as control, on 60 batches
 of 4 x 256 tokens. Seeds 0, 1, 2 choose the batches; the texts to which the latents are fitted stay
 the same. The learning rate is the best of three for the latent model (seed 0, 15 batches), used
-for all, which may favour it. `ledger_bits` is measured on the 16 windows a domain that all rows of the ledger use, for
-the latent model. Writes c07_smaller_cache.csv. A minute on a GPU, some ten minutes on two cores.
+for all, which may favour it. `ledger_bits` is measured on the 16 windows a domain that all rows of
+the ledger use, for the latent model. Writes c07_smaller_cache.csv. A minute on a GPU, some ten
+minutes on two cores.
 """
 
 import argparse
