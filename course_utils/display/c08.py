@@ -113,35 +113,31 @@ def plot_learning(steps: Sequence[int], right: Sequence[float], chance: float) -
     )
 
 
-def plot_recall(rows: Sequence[Mapping]) -> None:
+def plot_recall(rows: Sequence[Mapping], chance: float) -> None:
     """Recorded recall: share of right answers against the number of pairs, for each variant."""
-    fig, axes = figure(columns=2, width=9.6, height=3.6)
+    fig, (axis,) = figure(height=3.6)
     names = list(dict.fromkeys(row["variant"] for row in rows))
-    sides = ([n for n in names if not _sparse(n)], [n for n in names if _sparse(n)])
-    for axis, side, title in zip(axes, sides, ("Kinds of layers", "Choosing tokens"), strict=True):
-        for colour, name in zip(COLOURS, side, strict=False):
-            pairs = sorted({row["pairs"] for row in rows if row["variant"] == name})
-            seeds = [_accuracies(rows, name, count) for count in pairs]
-            axis.plot(pairs, np.mean(seeds, axis=1), color=colour, label=name)
-            for count, values in zip(pairs, seeds, strict=True):
-                axis.scatter([count] * len(values), values, color=colour, s=12, zorder=3)
-            axis.set_xticks(pairs, [f"{count:g}" for count in pairs])
-        axis.set(xscale="log", ylim=(-0.03, 1.03), xlabel="pairs in the text", title=title)
-        axis.set_xticks([], minor=True)
-        axis.set_xticks(pairs, [f"{count:g}" for count in pairs])
-        axis.set_ylabel("share of right answers")
-        axis.legend(loc="lower left", fontsize=8)
-    fig.tight_layout()
+    pairs = sorted({row["pairs"] for row in rows})
+    for colour, name in zip(COLOURS, names, strict=False):
+        seeds = [_accuracies(rows, name, count) for count in pairs]
+        axis.plot(pairs, np.mean(seeds, axis=1), color=colour, label=name)
+        for count, values in zip(pairs, seeds, strict=True):
+            axis.scatter([count] * len(values), values, color=colour, s=12, zorder=3)
+    axis.axhline(chance, color="grey", linestyle=":")
+    axis.text(pairs[-1], chance, "guessing", ha="right", va="top", color="grey")
+    ends = {name: np.mean(_accuracies(rows, name, pairs[-1])) for name in names}
+    best = max(ends, key=ends.get)
+    axis.set(title=f"{pairs[-1]:g} pairs: {best} answers most, {ends[best]:.0%} right (recorded)")
+    axis.set(xscale="log", ylim=(-0.03, 1.05), xlabel="pairs in the text")
+    axis.set_xticks(pairs, [f"{count:g}" for count in pairs])
+    axis.set_xticks([], minor=True)
+    axis.set_ylabel("share of right answers")
+    axis.legend(loc="center right")
     show_figure(
         fig,
-        "recorded share of right answers against the number of pairs, a dot for each of three "
-        f"seeds and a line through the means; left {', '.join(sides[0])}; right "
-        f"{', '.join(sides[1])}.",
+        "recorded share of right answers against the number of pairs, a dot for each seed and a "
+        f"line through the means, for {', '.join(names)}; a dotted line at guessing.",
     )
-
-
-def _sparse(name: str) -> bool:
-    return name == "latent" or name.startswith("sparse")
 
 
 def _accuracies(rows: Sequence[Mapping], name: str, pairs: float) -> list[float]:
