@@ -5,8 +5,8 @@ below it. Called, the stand-in runs the course's version until `check` has found
 right; from then on it runs the learner's. So the cells below always work, and `check` always says
 which version they use. A cell that is run again makes a new stand-in, with nothing checked.
 
-`progress` lists what was attempted: for each exercise the latest function of the exercise's own name
-that this kernel has seen, which is the one that the cells below call. A try under another name
+`progress` lists what was attempted: for each exercise the latest function of the exercise's own
+name that this kernel has seen, which is the one that the cells below call. A try under another name
 (`rms_norm_first_try`) is checked in the same way and does not count.
 """
 
