@@ -45,6 +45,18 @@ def ask_again(channel: Any, every: float = 1.0) -> None:
     channel.get_msg = get_msg
 
 
+def listening_client(notebook: nbformat.NotebookNode, **options: Any) -> NotebookClient:
+    """nbclient's client for a notebook, with channels that look again. Options are nbclient's."""
+    client = NotebookClient(notebook, kernel_name="python3", **options)
+
+    def listen(**_: Any) -> None:
+        ask_again(client.kc.shell_channel)
+        ask_again(client.kc.iopub_channel)
+
+    client.on_notebook_start = listen
+    return client
+
+
 def execute(job: dict[str, Any]) -> None:
     """Execute `job["source"]` into `job["target"]`; tell what went wrong, if anything did."""
     notebook = nbformat.read(job["source"], as_version=4)
@@ -54,19 +66,12 @@ def execute(job: dict[str, Any]) -> None:
         notebook = nbformat.from_dict(fill_stubs(notebook, job["chapter"]))
     code_cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     tell("start", cells=code_cells)
-
-    def listen(**_: Any) -> None:
-        ask_again(client.kc.shell_channel)
-        ask_again(client.kc.iopub_channel)
-
-    client = NotebookClient(
+    client = listening_client(
         notebook,
         timeout=job["cell_timeout"],
-        kernel_name="python3",
         resources={"metadata": {"path": job["folder"]}},
         record_timing=False,
         coalesce_streams=True,
-        on_notebook_start=listen,
         on_cell_start=lambda cell, **_: tell("cell") if cell.cell_type == "code" else None,
         on_cell_executed=lambda **_: save(notebook, Path(job["target"])),
     )

@@ -115,8 +115,9 @@ def test_bound_names() -> None:
 
 def test_in_a_real_kernel_the_answer_runs_downstream_and_the_display_is_right() -> None:
     """A stub and a wrong answer, then the stub filled and its calls after the check counted."""
-    from nbclient import NotebookClient
     from nbformat import from_dict
+
+    from course_utils.commands.notebook_worker import listening_client
 
     downstream = "print(sum(weight_bytes(n, 8) for n in range(4)))"
     wrong = (
@@ -127,7 +128,7 @@ def test_in_a_real_kernel_the_answer_runs_downstream_and_the_display_is_right() 
         IMPORTS, wrong, "check(attempt)", STUB, "check(weight_bytes)", downstream, 'progress("c00")'
     )
     stubs, counting = (
-        NotebookClient(from_dict(made), timeout=60, kernel_name="python3").execute()
+        listening_client(from_dict(made), timeout=60).execute()
         for made in (notebook, fill_counting_stubs(notebook, "c00"))
     )
     assert len(stubs["cells"][2]["outputs"]) == 1, "what the answer displays is caught"

@@ -13,8 +13,8 @@ from typing import Any
 import nbformat
 import pytest
 from chapter import NOTEBOOKS, Chapter
-from nbclient import NotebookClient
 
+from course_utils.commands.notebook_worker import listening_client
 from course_utils.exercises import catalog, grading, solved
 
 
@@ -26,7 +26,7 @@ def never_called(notebook: dict[str, Any], chapter: str, folder: Path) -> list[s
     """Execute the notebook with counting answers; the exercises that no later cell called."""
     filled = nbformat.reads(json.dumps(solved.fill_counting_stubs(notebook, chapter)), as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(filled, timeout=300, kernel_name="python3", resources=resources).execute()
+    listening_client(filled, timeout=300, resources=resources).execute()
     calls = solved.read_calls(filled)
     return [spec.name for spec in catalog.exercises_of(chapter) if not calls.get(spec.name)]
 
