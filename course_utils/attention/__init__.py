@@ -36,7 +36,7 @@ from course_utils.attention.mla import (
     mla_absorbed,
     mla_naive,
 )
-from course_utils.attention.window import SlidingWindowAttention, window_mask
+from course_utils.attention.window import window_mask
 from course_utils.attention.yarn import softmax_scale, yarn_frequencies, yarn_tables
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "LightningAttention",
     "LinearAttentionConfig",
     "MLAConfig",
-    "SlidingWindowAttention",
     "State",
     "Tokens",
     "YarnConfig",

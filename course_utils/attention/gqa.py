@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from course_utils.attention.cache import Cache
 from course_utils.attention.layered_cache import Tokens
+from course_utils.attention.window import narrow
 from course_utils.layers import Linear, RMSNorm, apply_rope, rms_norm
 
 
@@ -78,7 +79,8 @@ class GroupedQueryAttention(nn.Module):
     """Projections, norm on q and k where the model has it, RoPE, cache, attention, projection.
 
     Names of the weights as in `transformers`. `norm`, `rope` and `attend` may be any functions with
-    the signatures of `rms_norm`, `apply_rope` and `grouped_query_attention`.
+    the signatures of `rms_norm`, `apply_rope` and `grouped_query_attention`. `window`: look at the
+    last so many tokens only, and keep no others (config key `sliding_window`).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class GroupedQueryAttention(nn.Module):
         norm: Callable = rms_norm,
         rope: Callable = apply_rope,
         attend: Callable = fused_attention,
+        window: int | None = None,
     ):
         super().__init__()
         self.q_proj = Linear(hidden_size, heads * head_dim, bias=False)
@@ -100,14 +103,14 @@ class GroupedQueryAttention(nn.Module):
         self.o_proj = Linear(heads * head_dim, hidden_size, bias=False)
         self.q_norm = RMSNorm(head_dim, eps, norm) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim, eps, norm) if qk_norm else nn.Identity()
-        self.head_dim = head_dim
+        self.head_dim, self.window = head_dim, window
         self.rope = rope
         self.attend = attend
 
     def cache_layout(self) -> Tokens:
-        """A key and a value for each key-value head."""
+        """A key and a value for each key-value head, of the last `window` tokens if given."""
         width = (self.k_proj.out_features // self.head_dim, self.head_dim)
-        return Tokens({"k": width, "v": width})
+        return Tokens({"k": width, "v": width}, self.window)
 
     def forward(
         self,
@@ -123,6 +126,8 @@ class GroupedQueryAttention(nn.Module):
         k_BGTd = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
         v_BGTd = self.v_proj(x_BTD).view(heads).transpose(1, 2)
         q_BHTd, k_BGTd = self.rope(q_BHTd, cos, sin), self.rope(k_BGTd, cos, sin)
+        if self.window is not None:
+            mask = narrow(mask, x_BTD, self.window, cache, layer)
         if cache is not None:
             k_BGTd, v_BGTd = cache.update(layer, k_BGTd, v_BGTd)
         out_BHTd = self.attend(q_BHTd, k_BGTd, v_BGTd, mask)

@@ -29,7 +29,6 @@ from course_utils.attention import (
     LatentAttention,
     LayeredCache,
     LightningAttention,
-    SlidingWindowAttention,
     causal_mask,
     fused_attention,
     yarn_tables,
@@ -67,9 +66,8 @@ def attention(
         return LatentAttention(D, heads, config.mla, norm, **latent)
     sizes = (D, heads, config.num_key_value_heads, config.head_dim)
     rest = {"qk_norm": config.use_qk_norm, "eps": config.rms_norm_eps, "norm": norm} | grouped
-    if kind == "sliding_attention":
-        return SlidingWindowAttention(*sizes, config.sliding_window, **rest)
-    return GroupedQueryAttention(*sizes, **rest)
+    window = config.sliding_window if kind == "sliding_attention" else None
+    return GroupedQueryAttention(*sizes, **rest, window=window)
 
 
 def linear_attention(config: ModelConfig, layer: int, norm: Callable, forms: dict) -> nn.Module:

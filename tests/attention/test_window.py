@@ -13,7 +13,6 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention, GptOss
 from course_utils.attention import (
     GroupedQueryAttention,
     LayeredCache,
-    SlidingWindowAttention,
     window_mask,
 )
 from course_utils.layers import rope_tables
@@ -22,9 +21,9 @@ some = settings(max_examples=40, deadline=None, derandomize=True)
 D, H, G, HEAD = 24, 4, 2, 6
 
 
-def module(window: int, dtype=torch.float64, qk_norm: bool = True) -> SlidingWindowAttention:
+def module(window: int, dtype=torch.float64, qk_norm: bool = True) -> GroupedQueryAttention:
     torch.manual_seed(1)
-    made = SlidingWindowAttention(D, H, G, HEAD, window, qk_norm, 1e-6).to(dtype)
+    made = GroupedQueryAttention(D, H, G, HEAD, qk_norm, 1e-6, window=window).to(dtype)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, 0.5 if weight.dim() == 1 else 0.0, 0.5)
     return made
