@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": MODELS | {"data"},
     "generation": MODELS | {"data"},
     "distillation": MODELS | {"data", "training", "generation"},
-    "pruning": MODELS | {"data", "training", "generation"},
+    "pruning": MODELS | {"data", "training", "generation", "distillation"},
     "quantization": MODELS | {"data", "training", "generation"},
     "multimodal": MODELS | {"data", "training", "generation"},
     "release": MODELS | {"data", "training", "generation", "quantization"},
