@@ -22,7 +22,7 @@ from course_utils.attention.gqa import (
     grouped_query_attention,
 )
 from course_utils.attention.indexer import Indexer, choose_tokens, index_scores
-from course_utils.attention.layered_cache import LayeredCache, State, Tokens
+from course_utils.attention.layered_cache import LayeredCache
 from course_utils.attention.lightning import (
     chunked_lightning,
     lightning_slopes,
@@ -36,6 +36,7 @@ from course_utils.attention.mla import (
     mla_absorbed,
     mla_naive,
 )
+from course_utils.attention.stores import State, Tokens
 from course_utils.attention.window import window_mask
 from course_utils.attention.yarn import softmax_scale, yarn_frequencies, yarn_tables
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.attention.config import LinearAttentionConfig
-from course_utils.attention.layered_cache import LayeredCache, State
+from course_utils.attention.layered_cache import LayeredCache
+from course_utils.attention.stores import State
 
 
 def short_convolution(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.attention.cache import Cache
-from course_utils.attention.layered_cache import Tokens
+from course_utils.attention.stores import Tokens
 from course_utils.attention.window import narrow
 from course_utils.layers import Linear, RMSNorm, apply_rope, rms_norm
 

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.attention.config import LinearAttentionConfig
-from course_utils.attention.layered_cache import LayeredCache, State
+from course_utils.attention.layered_cache import LayeredCache
 from course_utils.attention.lightning import (
     chunked_lightning,
     lightning_slopes,
     recurrent_lightning,
 )
+from course_utils.attention.stores import State
 from course_utils.layers import Linear, RMSNorm, rms_norm
 
 

@@ -29,7 +29,8 @@ from course_utils.attention.delta_parts import (
     start_decay,
 )
 from course_utils.attention.delta_rule import chunked_delta_rule, recurrent_delta_rule
-from course_utils.attention.layered_cache import LayeredCache, State
+from course_utils.attention.layered_cache import LayeredCache
+from course_utils.attention.stores import State
 from course_utils.layers import Linear, RMSNorm, rms_norm
 
 

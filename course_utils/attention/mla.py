@@ -28,7 +28,7 @@ from course_utils.attention.cache import Cache
 from course_utils.attention.config import MLAConfig
 from course_utils.attention.gqa import causal_mask
 from course_utils.attention.indexer import Indexer
-from course_utils.attention.layered_cache import Tokens
+from course_utils.attention.stores import Tokens
 from course_utils.attention.yarn import softmax_scale
 from course_utils.layers import Linear, RMSNorm, apply_rope_interleaved, rms_norm
 

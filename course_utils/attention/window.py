@@ -6,8 +6,9 @@ So a layer keeps W keys and values, however long the text. What is further away 
 layers: with L of them a token can be reached from up to L (W - 1) tokens ahead.
 
 Left out: attention sinks (gpt-oss has one learned number a head, which takes part in the softmax
-and carries no value), and a form for long prompts that skips the blocks outside the band: here a
-mask covers them, so that a window saves memory but no arithmetic in training.
+and carries no value), and a form for long prompts that skips the blocks outside the band. Here all
+T x S scores are computed and a mask covers those outside, so that in training and on a prompt a
+window saves no arithmetic. Generating token by token it saves both work and memory.
 
 Source: Beltagy et al. 2020, "Longformer", section 3.1; config keys `sliding_window` and
 `layer_types`.

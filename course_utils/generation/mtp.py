@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 from course_utils.attention import Cache, GroupedQueryAttention, KVCache, fused_attention
 from course_utils.layers import Linear, RMSNorm, apply_rope, linear, rms_norm, rope_tables
+from course_utils.models.blocks import DecoderLayer, feed_forward
 from course_utils.models.checkpoints import SHIPPED, read_header
 from course_utils.models.config import ModelConfig
-from course_utils.models.decoder import DecoderLayer, DecoderLM, feed_forward
+from course_utils.models.decoder import DecoderLM
 
 
 def mtp_input(

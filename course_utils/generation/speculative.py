@@ -9,8 +9,8 @@ decides only how fast it comes.
 Greedy ids are the same as long as the likeliest token is not tied: one pass over several tokens
 adds in another order than several passes, so two logits closer than rounding may change places.
 
-Left out: batches, where sequences keep different numbers of tokens (chapter 16), and caches that
-cannot go back (windows and states, see `attention.layered_cache`).
+Left out: batches, where sequences keep different numbers of tokens (chapter 16), and copies of a
+cache that cannot go back: with a full window or a state, `truncate` raises ValueError.
 
 Source: Leviathan et al. 2023, algorithm 1; Chen et al. 2023, algorithm 2.
 """

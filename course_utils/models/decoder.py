@@ -4,7 +4,7 @@ Each layer adds two things to the stream of token vectors: what attention gather
 tokens, and what the feed-forward part makes of the token itself. Both read a normalised copy. At
 the end a last norm and the head give a score (logit) for every token of the vocabulary. The
 feed-forward part is an MLP, or experts from layer `first_k_dense_replace` on if the config has
-`moe`. Which attention a layer has, `layer_types` and `mla` say: `attention` builds it.
+`moe`. Which attention a layer has, `layer_types` and `mla` say: `blocks` builds it.
 
 The weights carry the names that `transformers` gives them, so that a checkpoint of
 `LlamaForCausalLM` or `Qwen3ForCausalLM` loads into this class and the other way round. The parts
@@ -20,89 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.attention import (
-    Cache,
-    GatedDeltaNet,
-    GroupedQueryAttention,
-    KimiDeltaAttention,
-    KVCache,
-    LatentAttention,
-    LayeredCache,
-    LightningAttention,
-    causal_mask,
-    fused_attention,
-    yarn_tables,
-)
-from course_utils.layers import MLP, RMSNorm, apply_rope, linear, rms_norm, rope_tables
+from course_utils.attention import Cache, KVCache, LayeredCache, causal_mask, fused_attention
+from course_utils.layers import RMSNorm, apply_rope, linear, rms_norm
+from course_utils.models.blocks import DecoderLayer, attention, feed_forward, position_tables
 from course_utils.models.config import ModelConfig
 from course_utils.moe import MoE, route
-
-
-class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), where mlp is one MLP or a layer of experts."""
-
-    def __init__(self, config: ModelConfig, norm: Callable, attention: nn.Module, mlp: nn.Module):
-        super().__init__()
-        self.self_attn = attention
-        self.mlp = mlp
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
-
-    def forward(self, x_BTD, cos, sin, mask=None, cache=None, layer=0) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask, cache, layer)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
-
-
-def attention(
-    config: ModelConfig, layer: int, norm: Callable, grouped: dict, latent: dict, linear: dict
-) -> nn.Module:
-    """The attention of one layer. `grouped` (rope, attend) go to grouped-query layers, with a
-    window or without, `latent` (rope, naive, absorbed) to latent and `linear` (recurrent, chunked)
-    to linear ones."""
-    kind, D, heads = config.layer_type(layer), config.hidden_size, config.num_attention_heads
-    if kind == "linear_attention":
-        return linear_attention(config, layer, norm, linear)
-    if kind == "full_attention" and config.mla is not None:
-        return LatentAttention(D, heads, config.mla, norm, **latent)
-    sizes = (D, heads, config.num_key_value_heads, config.head_dim)
-    rest = {"qk_norm": config.use_qk_norm, "eps": config.rms_norm_eps, "norm": norm} | grouped
-    window = config.sliding_window if kind == "sliding_attention" else None
-    return GroupedQueryAttention(*sizes, **rest, window=window)
-
-
-def linear_attention(config: ModelConfig, layer: int, norm: Callable, forms: dict) -> nn.Module:
-    """A layer with a state of fixed size, of the kind that `config.linear` names."""
-    D, kind = config.hidden_size, config.linear.kind
-    if kind == "lightning":
-        layers = config.num_hidden_layers
-        return LightningAttention(D, config.linear, layer, layers, norm, **forms)
-    built = GatedDeltaNet if kind == "gated_deltanet" else KimiDeltaAttention
-    return built(D, config.linear, config.rms_norm_eps, norm, **forms)
-
-
-def position_tables(config: ModelConfig, positions: Tensor) -> dict[str, tuple]:
-    """Cosine and sine that the layers of each type turn queries and keys by.
-
-    Latent attention turns `qk_rope_head_dim` channels, with YaRN if the config has it; linear
-    attention turns none.
-    """
-    theta, mla = config.rope_theta, config.mla
-    tables: dict[str, tuple] = {"linear_attention": (None, None)}
-    if mla is None or config.layer_types is not None:
-        plain = rope_tables(positions, config.head_dim, theta)
-        tables |= {"full_attention": plain, "sliding_attention": plain}
-    if mla is not None:
-        width, scaling = mla.qk_rope_head_dim, mla.rope_scaling
-        given = (positions, width, theta)
-        tables["full_attention"] = yarn_tables(*given, scaling) if scaling else rope_tables(*given)
-    return tables
-
-
-def feed_forward(config: ModelConfig, layer: int, **experts) -> nn.Module:
-    """The MLP or the MoE of one layer; `experts` (route, dispatch) go to `MoE`."""
-    if config.moe is None or layer < config.moe.first_k_dense_replace:
-        return MLP(config.hidden_size, config.intermediate_size)
-    return MoE(config.hidden_size, config.moe, **experts)
 
 
 class Decoder(nn.Module):

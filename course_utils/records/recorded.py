@@ -31,7 +31,7 @@ RECIPES = {
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 CODE = (
-    *("attention", "layers", "models/config.py", "models/decoder.py"),
+    *("attention", "layers", "models/blocks.py", "models/config.py", "models/decoder.py"),
     *("training/evaluate.py", "training/loop.py", "training/loss.py"),
     *("data/arithmetic.py", "data/batches.py", "data/corpus.py", "data/texts.py"),
 )

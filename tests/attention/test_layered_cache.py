@@ -102,3 +102,46 @@ def test_what_does_not_fit_is_named():
         LayeredCache([], 1, 3)
     with pytest.raises(ValueError, match="capacity 0: every size must be >= 1"):
         LayeredCache([State({"s": (4,)})], 1, 0)
+
+
+def hold(layouts: list, tokens: int, capacity: int = 12) -> LayeredCache:
+    """A cache of layers of width 3 that were given so many tokens, numbered."""
+    cache = LayeredCache(layouts, 1, capacity)
+    give(cache, range(tokens))
+    return cache
+
+
+def give(cache: LayeredCache, numbers) -> None:
+    for number in numbers:
+        for layer in range(len(cache.layouts)):
+            cache.update(layer, torch.full((1, 1, 3), float(number)))
+        cache.advance(1)
+
+
+@pytest.mark.parametrize("window", [None, 8, 20])
+def test_going_back_is_as_if_the_tokens_had_never_come(window):
+    cache = hold([Tokens({"k": (3,)}), Tokens({"k": (3,)}, window)], 8)
+    cache.truncate(5)
+    assert cache.length == 5 and cache.bytes() == 2 * 5 * 3 * 4
+    give(cache, [50, 60])
+    for layer in (0, 1):
+        assert cache.read(layer)[0][0, :, 0].tolist() == [0, 1, 2, 3, 4, 50, 60]
+    cache.truncate(0)
+    assert cache.length == 0
+
+
+@pytest.mark.parametrize(
+    "layout, kept", [(Tokens({"k": (3,)}, 4), "a window of 4"), (State({"s": (1, 3)}), "a state")]
+)
+def test_what_has_dropped_tokens_cannot_go_back(layout, kept):
+    cache = hold([Tokens({"k": (3,)}), layout], 5)
+    cache.truncate(5)  # nothing to forget
+    with pytest.raises(ValueError, match=f"layer 1 keeps {kept}.*new cache"):
+        cache.truncate(4)
+    assert cache.length == 5
+
+
+@pytest.mark.parametrize("length", [-1, 6])
+def test_there_is_nothing_to_go_back_to(length):
+    with pytest.raises(ValueError, match=f"cannot go back to {length} tokens: the cache holds 5"):
+        hold([Tokens({"k": (3,)})], 5).truncate(length)

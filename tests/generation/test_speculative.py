@@ -1,6 +1,7 @@
 """Speculative decoding gives the target's text: greedy ids, and the exact sampled distribution."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course_utils.attention import IndexerConfig, LinearAttentionConfig, MLAConfig
 from course_utils.generation import (
     ModelDraft,
     MTPDraft,
@@ -33,8 +35,8 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
-def tiny(seed: int, layers: int = 2) -> DecoderLM:
-    config = ModelConfig(V, 8, 12, layers, 4, 2, 4, CONTEXT, tie_word_embeddings=False)
+def tiny(seed: int, layers: int = 2, **kind) -> DecoderLM:
+    config = ModelConfig(V, 8, 12, layers, 4, 2, 4, CONTEXT, tie_word_embeddings=False, **kind)
     return randomise(DecoderLM(config), seed)
 
 
@@ -79,6 +81,38 @@ def test_greedy_text_is_the_targets_with_every_draft(seed, length, new_tokens, k
         assert all(a <= b <= k for a, b in zip(result.accepted, result.proposed, strict=True))
         if name == "same model":
             assert result.accepted == result.proposed
+
+
+LATENT = MLAConfig(6, 4, 4, 5, q_lora_rank=7)
+KINDS = {
+    "latent": {"mla": LATENT},
+    "sparse latent": {"mla": replace(LATENT, index=IndexerConfig(2, 8, 4))},
+    "a window that is not yet full": {
+        "layer_types": ("sliding_attention", "full_attention"),
+        "sliding_window": CONTEXT,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seeds, st.integers(1, 8), st.integers(1, 20), st.integers(1, 5))
+def test_greedy_text_is_that_of_a_target_with_a_layered_cache(kind, seed, length, new_tokens, k):
+    model = tiny(seed, **KINDS[kind])
+    prompt_T = torch.randint(V, (length,), generator=torch.Generator().manual_seed(seed))
+    expected = generate_greedy(model, prompt_T, new_tokens)
+    for name, draft in drafts(model, seed).items():
+        result = generate_speculative(model, prompt_T, new_tokens, draft, k)
+        assert torch.equal(result.ids_T, expected), name
+
+
+@pytest.mark.parametrize("dropped", ["sliding_attention", "linear_attention"])
+def test_a_target_that_cannot_go_back_says_so(dropped):
+    delta = LinearAttentionConfig("gated_deltanet", 1, 1, 4, 4)
+    sizes = {"sliding_window": 3} if dropped == "sliding_attention" else {"linear": delta}
+    model = tiny(4, layer_types=(dropped, "full_attention"), **sizes)
+    with pytest.raises(ValueError, match=r"cannot go back from .* layer 0 keeps"):
+        generate_speculative(model, torch.tensor([1, 2, 3]), 20, Noisy(tiny(4), 4), 3)
 
 
 def test_the_noisy_draft_loses_tokens_at_every_place():
