@@ -72,17 +72,21 @@ class Perplexity:
         return self.nats_per_token * self.tokens / (self.text_bytes * math.log(2))
 
 
-def documents(domain: str, split: str) -> list[str]:
-    """The texts of a split, in the corpus's order. AssetMissing says what must be fetched."""
-    tokenizer, ids = course_tokenizer(), load_corpus(tuple(DOMAINS)).ids[split][domain]
-    pieces = np.split(ids, np.flatnonzero(ids == tokenizer.end_id) + 1)
-    return [tokenizer.decode(piece) for piece in pieces if len(piece)]
+def documents(domain: str, split: str) -> list[np.ndarray]:
+    """The documents of a split as ids of the course's tokenizer, each with its end token.
+
+    AssetMissing says what must be fetched.
+    """
+    ids = load_corpus(tuple(DOMAINS)).ids[split][domain]
+    ends = np.flatnonzero(ids == course_tokenizer().end_id)
+    return [document for document in np.split(ids, ends + 1) if len(document)]
 
 
-def stream(tokenizer: Tokenizer, domain: str, split: str) -> Tensor:
-    """(T,) ids of a domain's split in the tokens of `tokenizer`, <|endoftext|> after each text."""
+def stream(tokenizer: Tokenizer, domain: str) -> Tensor:
+    """(T,) ids of a domain's test split in the tokens of `tokenizer`, <|endoftext|> after each."""
+    texts = [course_tokenizer().decode(document) for document in documents(domain, "test")]
     end, ids = end_of_text(tokenizer), []
-    for encoding in tokenizer.inner.encode_batch(documents(domain, split)):
+    for encoding in tokenizer.inner.encode_batch(texts):
         ids += [*encoding.ids, end]
     return torch.tensor(ids)
 
@@ -96,7 +100,7 @@ def evaluation_windows(tokenizer: Tokenizer, protocol: Protocol) -> Tensor:
     """(N, length) ids: the windows of the protocol, domain after domain. ValueError if too few."""
     chosen = []
     for domain in protocol.domains:
-        windows_NT = _windows(stream(tokenizer, domain, "test"), protocol.length)
+        windows_NT = _windows(stream(tokenizer, domain), protocol.length)
         if len(windows_NT) < protocol.windows:
             raise ValueError(
                 f"{domain} has {len(windows_NT)} windows of {protocol.length} tokens, the protocol "
@@ -112,18 +116,30 @@ def calibration_windows(
 ) -> Tensor:
     """(samples, length) ids of the TRAINING split: as many windows of each domain, drawn by seed.
 
-    The domains' windows are mixed, so that any first few of them hold every domain. ValueError
-    when a domain has too few windows.
+    Documents are drawn without repetition, and a long one gives `length` tokens from a random
+    place. The domains' windows are mixed, so that any first few of them hold every domain.
     """
     generator, rounds = np.random.default_rng(seed), -(-samples // len(protocol.domains))
-    drawn = []
-    for domain in protocol.domains:
-        windows_NT = _windows(stream(tokenizer, domain, "train"), protocol.length)
-        if len(windows_NT) < rounds:
-            raise ValueError(f"{domain} has {len(windows_NT)} windows, {rounds} are needed")
-        places = generator.choice(len(windows_NT), rounds, replace=False)
-        drawn.append(windows_NT[torch.from_numpy(places)])
-    return torch.stack(drawn, dim=1).flatten(0, 1)[:samples]
+    drawn = [
+        _drawn(tokenizer, domain, rounds * protocol.length, protocol.length, generator)
+        for domain in protocol.domains
+    ]
+    windows_NDT = torch.stack([_windows(ids_T, protocol.length) for ids_T in drawn], dim=1)
+    return windows_NDT.flatten(0, 1)[:samples]
+
+
+def _drawn(
+    tokenizer: Tokenizer, domain: str, tokens: int, longest: int, generator: np.random.Generator
+) -> Tensor:
+    """(tokens,) ids of documents of the training split in random order."""
+    found, ids = documents(domain, "train"), []
+    for number in generator.permutation(len(found)):
+        text = tokenizer.encode(course_tokenizer().decode(found[number]))
+        start = generator.integers(max(1, len(text) - longest + 1))
+        ids += [*text[start : start + longest], end_of_text(tokenizer)]
+        if len(ids) >= tokens:
+            return torch.tensor(ids[:tokens])
+    raise ValueError(f"{domain} has {len(ids)} tokens to calibrate on, {tokens} are asked for")
 
 
 def _windows(ids_T: Tensor, length: int) -> Tensor:

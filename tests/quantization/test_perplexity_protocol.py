@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from course_utils.data.corpus import WINDOW, load_corpus, window_hashes
-from course_utils.data.fetch import available
+from course_utils.data.fetch import asset_path, available
 from course_utils.data.texts import DOMAINS
 from course_utils.data.tokenizer import course_tokenizer
+from course_utils.formats import read_gguf
 from course_utils.models import shipped
-from course_utils.models.pretrained import smollm2
+from course_utils.models.pretrained import tokenizer_from_gguf
 from course_utils.quantization.perplexity import (
     COURSE,
     SMOLLM2,
@@ -28,25 +29,25 @@ if not all(available(name) for name in ("kjv", "three_kingdoms")):
     pytest.skip("the texts are not fetched", allow_module_level=True)
 
 TOKENIZER = course_tokenizer()
-needs_smollm2 = pytest.mark.skipif(not available("smollm2"), reason="SmolLM2 is not fetched")
 
 
-@pytest.fixture(scope="module")
-def tokenizers():
-    return {"course": (TOKENIZER, COURSE)} | (
-        {"smollm2": (smollm2().tokenizer, SMOLLM2)} if available("smollm2") else {}
-    )
+def _with_protocol(name):
+    if name == "course":
+        return TOKENIZER, COURSE
+    if not available("smollm2"):
+        pytest.skip("SmolLM2 is not fetched")
+    return tokenizer_from_gguf(read_gguf(asset_path("smollm2"))), SMOLLM2
 
 
 def test_the_stream_is_the_corpus_itself_for_the_courses_tokens():
     corpus = load_corpus(tuple(DOMAINS))
     for domain in DOMAINS:
         ids = corpus.ids["test"][domain].astype(np.int64)
-        assert np.array_equal(stream(TOKENIZER, domain, "test").numpy(), ids)
+        assert np.array_equal(stream(TOKENIZER, domain).numpy(), ids)
 
 
 def test_windows_do_not_overlap_and_span_the_text():
-    ids_T = stream(TOKENIZER, "english", "test")
+    ids_T = stream(TOKENIZER, "english")
     windows_NT = evaluation_windows(TOKENIZER, Protocol(("english",), 5, 64))
     all_NT = ids_T[: len(ids_T) // 64 * 64].view(-1, 64)
     places = [next(n for n, row in enumerate(all_NT) if torch.equal(row, w)) for w in windows_NT]
@@ -54,10 +55,9 @@ def test_windows_do_not_overlap_and_span_the_text():
     assert places == sorted(set(places))
 
 
-@needs_smollm2
 @pytest.mark.parametrize("name", ["course", "smollm2"])
-def test_calibration_text_shares_no_run_of_tokens_with_the_evaluation(tokenizers, name):
-    tokenizer, protocol = tokenizers[name]
+def test_calibration_text_shares_no_run_of_tokens_with_the_evaluation(name):
+    tokenizer, protocol = _with_protocol(name)
     read = evaluation_windows(tokenizer, protocol).numpy()
     drawn = calibration_windows(tokenizer, protocol, samples=32).numpy()
     seen = np.concatenate([window_hashes(row) for row in read])
@@ -122,5 +122,7 @@ def test_what_cannot_be_is_refused():
         Protocol(("french",))
     with pytest.raises(ValueError, match="two tokens"):
         Protocol(("english",), length=1)
+    with pytest.raises(ValueError, match=r"arithmetic has .* tokens to calibrate on, 2048000 are"):
+        calibration_windows(TOKENIZER, Protocol(("arithmetic",)), samples=4000)
     with pytest.raises(ValueError, match="code has 69 windows of 512 tokens"):
         evaluation_windows(TOKENIZER, Protocol(("code",), windows=1000))
