@@ -1,0 +1,38 @@
+"""What a pruned matrix takes in memory: with its zeros, as a list of what is left, or packed.
+
+A list needs the place of every number it keeps. In CSR (compressed sparse rows) that is a column
+of 4 bytes a number and a pointer of 4 bytes a row: in 32 bits a matrix shrinks when more than half
+of it is zero, in 16 bits when more than two thirds are.
+
+Left out: formats with one place for a block of numbers, and bitmaps.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def to_csr(weight_FD: Tensor) -> Tensor:
+    """The matrix as CSR with 32-bit columns and pointers, zeros left out."""
+    sparse = weight_FD.to_sparse_csr()
+    crow, col = sparse.crow_indices().int(), sparse.col_indices().int()
+    return torch.sparse_csr_tensor(crow, col, sparse.values(), weight_FD.shape)
+
+
+def csr_bytes(sparse: Tensor) -> int:
+    """Bytes of a CSR tensor: its numbers, their columns, and a pointer a row."""
+    return sum(
+        part.nbytes for part in (sparse.values(), sparse.col_indices(), sparse.crow_indices())
+    )
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes that tensors keep alive, shared storage once: a view keeps all that it was cut from."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights and buffers, a tied table once."""
+    return storage_bytes([*model.parameters(), *model.buffers()])
