@@ -17,11 +17,10 @@ Left out: dropout (open models are trained without), biases (Qwen3 and Llama dro
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.attention import Cache, KVCache, LayeredCache, causal_mask, fused_attention
-from course_utils.layers import RMSNorm, apply_rope, linear, rms_norm
+from course_utils.layers import Linear, RMSNorm, apply_rope, rms_norm
 from course_utils.models.blocks import DecoderLayer, attention, feed_forward, position_tables
 from course_utils.models.config import ModelConfig
 from course_utils.moe import MoE, route
@@ -66,7 +65,7 @@ class DecoderLM(nn.Module):
         attentions = {"grouped": {"rope": rope, "attend": attend}}
         attentions |= {"latent": latent or {}, "linear": linear or {}}
         self.model = Decoder(config, norm, attentions, {"route": route, "dispatch": dispatch})
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         if not self.lm_head.weight.is_meta:
@@ -120,7 +119,7 @@ class DecoderLM(nn.Module):
         past = cache.length if cache is not None else 0
         T = ids_BT.shape[1]
         positions, mask = self._positions_and_mask(past, T, attention_mask, ids_BT.device)
-        x_BTD = F.embedding(ids_BT, self.model.embed_tokens.weight)
+        x_BTD = self.model.embed_tokens(ids_BT)
         tables = self._tables(positions, x_BTD.dtype)
         masks = {"full_attention": mask, "sliding_attention": mask}
         masks["linear_attention"] = None if mask is None else attention_mask.bool()[:, past:]
@@ -133,7 +132,7 @@ class DecoderLM(nn.Module):
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Logits (B, T, V) of token vectors that `hidden` gave: the last norm and the head."""
-        return linear(self.model.norm(hidden_BTD), self.lm_head.weight)
+        return self.lm_head(self.model.norm(hidden_BTD))
 
     def _tables(self, positions: Tensor, dtype: torch.dtype) -> dict[str, tuple]:
         """`position_tables` in the model's dtype, shaped to meet (B, H, T, d)."""
@@ -187,7 +186,7 @@ class DecoderLM(nn.Module):
 
         Where every layer is full grouped-query attention, the dense cache; else one store a layer.
         """
-        config, weight = self.config, self.lm_head.weight
+        config, weight = self.config, self.model.norm.weight
         capacity = capacity or config.max_position_embeddings
         if config.mla is None and config.layer_types is None:
             return KVCache(

@@ -8,18 +8,45 @@ from course_utils.quantization.affine import (
     fake_quantize,
     quantize,
 )
+from course_utils.quantization.checkpoint import load_quantized, save_quantized
+from course_utils.quantization.kernels import choose_kernel
+from course_utils.quantization.linear import QuantizedEmbedding, QuantizedExperts, QuantizedLinear
+from course_utils.quantization.model import (
+    explain,
+    install_weights,
+    packed_layers,
+    packed_weights,
+    quantizable,
+    quantize_model,
+    weight_bytes,
+)
+from course_utils.quantization.packed import PackedWeight
 from course_utils.quantization.packing import pack, packed_columns, unpack
 from course_utils.quantization.schemes import QuantizationArgs
 
 __all__ = [
+    "PackedWeight",
     "QuantizationArgs",
+    "QuantizedEmbedding",
+    "QuantizedExperts",
+    "QuantizedLinear",
     "already_on_grid",
     "check_finite",
+    "choose_kernel",
     "choose_qparams",
     "dequantize",
+    "explain",
     "fake_quantize",
+    "install_weights",
+    "load_quantized",
     "pack",
     "packed_columns",
+    "packed_layers",
+    "packed_weights",
+    "quantizable",
     "quantize",
+    "quantize_model",
+    "save_quantized",
     "unpack",
+    "weight_bytes",
 ]
