@@ -31,10 +31,7 @@ def save_quantized(
 
     dtype is that of the weights that are not quantized. A tied table is written once.
     """
-    weights = packed_weights(model)
-    tied = model.config.tie_word_embeddings
-    if tied and HEAD in weights:
-        weights.pop(TABLE, None)
+    weights, tied = packed_weights(model), model.config.tie_word_embeddings
     tensors = {
         name: tensor.detach().to("cpu", kept_dtype(name, dtype)).contiguous()
         for name, tensor in model.state_dict().items()

@@ -7,8 +7,9 @@ bytes travel from memory. That wins where each weight is used for few rows: deco
 - `Int8` (`torch._weight_int8pack_mm`): symmetric 8 bits, a scale per row.
 - `Int4` (`torch._weight_int4pack_mm_for_cpu`): 4 bits in groups of 32, 64, 128 or 256; a row's only
   scale is repeated for groups of it. Keeps two 16-bit numbers a group.
-- `DynamicInt8` (`quantized::linear_dynamic`): int8 weights AND activations, whose scale is chosen
-  at each call and shared by all rows. Only used when asked for: outliers ruin it (chapter 14).
+- `DynamicInt8` (`quantized::linear_dynamic`): int8 weights AND activations, which are rounded at
+  each call, every row by a scale of its own: one shared by all rows is ruined by outliers (chapter
+  14). Faster where the CPU multiplies int8 (VNNI), less exact, so only used when asked for.
 - `Dequantize`: unpack the weight, then multiply. Fits everything, and reads more than it saves.
 
 `Int8` and `Int4` are fast with bfloat16 activations and ten times slower with float32 ones
@@ -17,6 +18,7 @@ Each object holds one weight in its kernel's layout, and nothing besides. Left o
 groups of int8, for 2, 3, 5 and 6 bits, and for GPUs (PyTorch has none: `Dequantize`).
 """
 
+import warnings
 from typing import Protocol
 
 import torch
@@ -34,13 +36,17 @@ class Kernel(Protocol):
     """A weight (O, I), ready to be multiplied."""
 
     name: str
+    activations: torch.dtype  # that it is fast with, and that `product` takes and gives
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
         """Why this kernel cannot take the weight; "" if it can."""
 
+    def product(self, x_TI: Tensor) -> Tensor:
+        """x times the transposed weight, (T, O): the bare call, x in the kernel's dtype."""
+
     def __call__(self, x_TI: Tensor) -> Tensor:
-        """x times the transposed weight, (T, O), in the dtype of x."""
+        """The product in the dtype of x, by the faster way for that many rows."""
 
     def packed_weight(self) -> PackedWeight:
         """The weight as it is stored."""
@@ -53,6 +59,7 @@ class Int8:
     """Symmetric 8 bits, a scale per row, bfloat16 activations while rows are few."""
 
     name = "int8"
+    activations = torch.bfloat16
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
@@ -63,10 +70,12 @@ class Int8:
     def __init__(self, weight: PackedWeight):
         self.codes_OI, self.scale_O = weight.codes(), weight.scale.flatten()
 
+    def product(self, x_TI: Tensor) -> Tensor:
+        return torch._weight_int8pack_mm(x_TI, self.codes_OI, self.scale_O)
+
     def __call__(self, x_TI: Tensor) -> Tensor:
         if len(x_TI) <= FEW_ROWS:
-            x = x_TI.to(torch.bfloat16)
-            return torch._weight_int8pack_mm(x, self.codes_OI, self.scale_O).to(x_TI.dtype)
+            return self.product(x_TI.to(torch.bfloat16)).to(x_TI.dtype)
         dtype = many_rows_dtype(x_TI)
         y_TO = F.linear(x_TI.to(dtype), self.codes_OI.to(dtype)).to(x_TI.dtype)
         return y_TO * self.scale_O.to(x_TI.dtype)
@@ -88,6 +97,7 @@ class Int4:
     """4 bits in groups, bfloat16 activations. Its codes lie in an order that depends on the CPU."""
 
     name = "int4"
+    activations = torch.bfloat16
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
@@ -115,10 +125,12 @@ class Int4:
         repeats = self.shape[1] // self.group // len(pairs_SO2)
         self.scale_zero_SO2 = pairs_SO2.repeat(repeats, 1, 1).contiguous()
 
-    def __call__(self, x_TI: Tensor) -> Tensor:
-        x = x_TI.to(torch.bfloat16)
+    def product(self, x_TI: Tensor) -> Tensor:
         scales = self.scale_zero_SO2
-        return torch._weight_int4pack_mm_for_cpu(x, self.codes, self.group, scales).to(x_TI.dtype)
+        return torch._weight_int4pack_mm_for_cpu(x_TI, self.codes, self.group, scales)
+
+    def __call__(self, x_TI: Tensor) -> Tensor:
+        return self.product(x_TI.to(torch.bfloat16)).to(x_TI.dtype)
 
     def packed_weight(self) -> PackedWeight:
         """The codes are read back by a product with the identity matrix: exact, in any layout."""
@@ -140,6 +152,7 @@ class DynamicInt8:
     """Int8 weights times activations rounded to 8 bits at each call, float32 in and out."""
 
     name = "dynamic_int8"
+    activations = torch.float32
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
@@ -148,12 +161,20 @@ class DynamicInt8:
     def __init__(self, weight: PackedWeight):
         scale_O, zeros_O = weight.scale.flatten().double(), torch.zeros(weight.shape[0]).long()
         codes_OI = weight.codes()
-        quantized = torch._make_per_channel_quantized_tensor(codes_OI, scale_O, zeros_O, 0)
+        with warnings.catch_warnings():  # PyTorch 2.13 announces the end of quantized tensors
+            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
+            quantized = torch._make_per_channel_quantized_tensor(codes_OI, scale_O, zeros_O, 0)
         self.operand = torch.ops.quantized.linear_prepack(quantized, None)
         self.bytes = codes_OI.nbytes + scale_O.nbytes
+        self.seven_bits = not torch.cpu._is_vnni_supported()  # older CPUs add two products in 16
+
+    def product(self, x_TI: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic(x_TI, self.operand, self.seven_bits)
 
     def __call__(self, x_TI: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(x_TI.float(), self.operand).to(x_TI.dtype)
+        if len(x_TI) <= FEW_ROWS:
+            return torch.cat([self.product(row) for row in x_TI.float().split(1)]).to(x_TI.dtype)
+        return Int8(self.packed_weight())(x_TI)
 
     def packed_weight(self) -> PackedWeight:
         quantized, _ = torch.ops.quantized.linear_unpack(self.operand)
@@ -169,6 +190,7 @@ class Dequantize:
     """Unpack, then multiply in the dtype of x: for every weight, on every device."""
 
     name = "dequantize"
+    activations = torch.float32
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
@@ -177,8 +199,11 @@ class Dequantize:
     def __init__(self, weight: PackedWeight):
         self.weight = weight
 
-    def __call__(self, x_TI: Tensor) -> Tensor:
+    def product(self, x_TI: Tensor) -> Tensor:
         return F.linear(x_TI, self.weight.dequantize(x_TI.dtype))
+
+    def __call__(self, x_TI: Tensor) -> Tensor:
+        return self.product(x_TI)
 
     def rows(self, ids: Tensor) -> Tensor:
         """Those rows of the weight, float32; only they are unpacked."""

@@ -1,8 +1,8 @@
 """Linear layers, embeddings and experts that run from packed weights and hold nothing else.
 
 A layer holds a kernel (`kernels.py`), which holds the weight. A tied embedding looks into the
-head's kernel, so that the table is kept once; the layout of `Int4` has no rows to look up, so
-there the embedding keeps a packed table of its own.
+head's kernel, so that the table is kept once; the layouts of `Int4` and `DynamicInt8` have no rows
+to look up, so there the embedding keeps a packed table of its own.
 
 `weight` gives what the codes stand for, in float32: for comparisons, for gradients of the input,
 and for code that reads a weight without calling the layer (latent attention). It is computed anew
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from course_utils.layers import swiglu
 from course_utils.moe.experts import identity_part
-from course_utils.quantization.kernels import Dequantize, Int4, Kernel, choose_kernel
+from course_utils.quantization.kernels import Dequantize, Kernel, choose_kernel
 from course_utils.quantization.packed import PackedWeight
 from course_utils.quantization.schemes import QuantizationArgs
 
@@ -74,7 +74,7 @@ class QuantizedEmbedding(nn.Module):
 
     def __init__(self, table: QuantizedLinear):
         super().__init__()
-        if table.kernel.name == Int4.name:
+        if not hasattr(table.kernel, "rows"):
             table = QuantizedLinear(Dequantize(table.kernel.packed_weight()))
         self.table = table
 

@@ -139,6 +139,8 @@ def packed_weights(model: nn.Module) -> dict[str, PackedWeight]:
     for name, layer in packed_layers(model).items():
         if name.rpartition(".")[0] not in found:
             found[name] = layer.kernel.packed_weight()
+    if HEAD in found and model.config.tie_word_embeddings:
+        found.pop(TABLE, None)  # a copy that the head's kernel made necessary
     return found
 
 
