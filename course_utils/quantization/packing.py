@@ -6,8 +6,9 @@ is how `pack` works: eight codes are joined into one 64-bit word, whose lower b 
 Each row ends on a whole byte. Signed codes are stored with an offset of 2^(b-1), so that they are
 not negative.
 
-For 2, 4 and 8 bits these are also the bytes of compressed-tensors' `pack_to_int32` (read as int32,
-low byte first); for 3, 5 and 6 bits that layout leaves gaps. GGUF interleaves nibbles otherwise.
+These are also the bits of compressed-tensors (0.20), which stores them as 32-bit words:
+`as_int32` and `from_int32`. Its older versions left gaps for 3, 5 and 6 bits, and GGUF puts nibbles
+in another order.
 """
 
 import torch
@@ -69,3 +70,20 @@ def unpack(packed: Tensor, num_bits: int, columns: int, *, signed: bool = False)
     if not signed:
         return codes_OI
     return (codes_OI.to(torch.int16) - 2 ** (num_bits - 1)).to(torch.int8)
+
+
+def as_int32(packed: Tensor) -> Tensor:
+    """The same bits as 32-bit words, rows padded to whole words: what `pack_to_int32` of
+    compressed-tensors makes. Low byte first, as on every machine that PyTorch runs on today."""
+    return torch.nn.functional.pad(packed, (0, -packed.shape[-1] % 4)).view(torch.int32)
+
+
+def from_int32(words: Tensor, num_bits: int, columns: int) -> Tensor:
+    """The bytes that `pack` makes, from 32-bit words. ValueError for another number of words."""
+    needed = packed_columns(columns, num_bits)
+    if words.shape[-1] != -(-needed // 4):
+        raise ValueError(
+            f"rows of {words.shape[-1]} words do not hold {columns} codes of {num_bits} bits, "
+            f"which take {-(-needed // 4)}: were bits or columns confused?"
+        )
+    return words.contiguous().view(torch.uint8)[..., :needed].contiguous()

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_utils.quantization import pack, packed_columns, unpack
+from course_utils.quantization.packing import as_int32, from_int32
 from course_utils.quantization.schemes import WIDTHS
 
 
@@ -70,3 +71,17 @@ def test_codes_that_do_not_fit_are_refused(codes, bits, message):
 def test_bytes_of_another_width_are_refused():
     with pytest.raises(ValueError, match="rows of 4 bytes do not hold 8 codes of 3 bits"):
         unpack(torch.zeros(1, 4, dtype=torch.uint8), 3, 8)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("columns", [1, 10, 32, 33])
+def test_words_of_32_bits_are_the_same_bits(bits, columns):
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 2**bits, (3, columns), generator=generator).to(torch.uint8)
+    words = as_int32(pack(codes, bits))
+    assert words.dtype == torch.int32 and words.shape == (3, -(-columns * bits // 32))
+    first = sum(code << (bits * place) for place, code in enumerate(codes[0].tolist()))
+    assert words[0, 0].item() & 0xFFFFFFFF == first & 0xFFFFFFFF
+    assert torch.equal(from_int32(words, bits, columns), pack(codes, bits))
+    with pytest.raises(ValueError, match="were bits or columns confused"):
+        from_int32(words, bits, columns + 32)
