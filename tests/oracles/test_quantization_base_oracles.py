@@ -66,7 +66,8 @@ def test_torchao_chooses_the_same_scales_and_codes(args, weight_OI):
     if not args.symmetric:
         assert torch.equal(zero_OS.flatten(), zero.flatten())
     ours = quantize(weight_OI, scale.view_as(scale_OS), zero_OS, args)
-    # torchao multiplies by 1 / scale, so at a half (the largest weight, the constant row) the last bit decides
+    # torchao multiplies by 1 / scale: at a half (largest weights, the constant row) the last bit
+    # decides
     per_weight = scale.view_as(scale_OS).repeat_interleave(COLUMNS // scale_OS.shape[-1], -1)
     tie = ((weight_OI / per_weight).remainder(1) - 0.5).abs() < 1e-4
     assert torch.equal(ours[~tie], codes[~tie]) and tie.float().mean() < 0.1
