@@ -21,6 +21,7 @@ from course_utils.accounting.flops import decode_flops
 from course_utils.accounting.reading import Keys
 from course_utils.accounting.spec import ModelSpec
 from course_utils.accounting.tensors import ATTENTION, DENSE, EMBEDDING, HEAD, NORMS
+from course_utils.accounting.weights import weight_bytes
 
 LEDGER_FILE = Path(__file__).with_name("ledger.json")
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
@@ -39,6 +40,10 @@ class LedgerRow:
     kv_bytes_per_token: int
     flops_per_token: int
     bits_per_byte: float
+
+    def weight_bytes(self, bits_per_weight: float = 32) -> int:
+        """Bytes of the weights at so many bits each, scales included, such as 4.5 (chapter 13)."""
+        return weight_bytes(self.parameters, bits_per_weight)
 
 
 def course_spec(config: Mapping[str, Any]) -> ModelSpec:

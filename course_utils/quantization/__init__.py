@@ -12,6 +12,8 @@ from course_utils.quantization.checkpoint import load_quantized, save_quantized
 from course_utils.quantization.kernels import choose_kernel
 from course_utils.quantization.linear import QuantizedEmbedding, QuantizedExperts, QuantizedLinear
 from course_utils.quantization.model import (
+    bits_per_weight,
+    count_weights,
     explain,
     install_weights,
     packed_layers,
@@ -31,9 +33,11 @@ __all__ = [
     "QuantizedExperts",
     "QuantizedLinear",
     "already_on_grid",
+    "bits_per_weight",
     "check_finite",
     "choose_kernel",
     "choose_qparams",
+    "count_weights",
     "dequantize",
     "explain",
     "fake_quantize",

@@ -74,7 +74,7 @@ class Int8:
         return torch._weight_int8pack_mm(x_TI, self.codes_OI, self.scale_O)
 
     def __call__(self, x_TI: Tensor) -> Tensor:
-        if len(x_TI) <= FEW_ROWS:
+        if x_TI.shape[0] <= FEW_ROWS:
             return self.product(x_TI.to(torch.bfloat16)).to(x_TI.dtype)
         dtype = many_rows_dtype(x_TI)
         y_TO = F.linear(x_TI.to(dtype), self.codes_OI.to(dtype)).to(x_TI.dtype)
@@ -172,7 +172,7 @@ class DynamicInt8:
         return torch.ops.quantized.linear_dynamic(x_TI, self.operand, self.seven_bits)
 
     def __call__(self, x_TI: Tensor) -> Tensor:
-        if len(x_TI) <= FEW_ROWS:
+        if x_TI.shape[0] <= FEW_ROWS:
             return torch.cat([self.product(row) for row in x_TI.float().split(1)]).to(x_TI.dtype)
         return Int8(self.packed_weight())(x_TI)
 

@@ -47,9 +47,12 @@ class QuantizedLinear(nn.Module):
     def forward(self, x_TI: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x_TI.requires_grad:  # kernels have no gradient
             return F.linear(x_TI, self.weight.to(x_TI.dtype), self.bias)
-        y_TO = self.kernel(x_TI.reshape(-1, self.in_features))
-        y_TO = y_TO if self.bias is None else y_TO + self.bias
-        return y_TO.view(*x_TI.shape[:-1], self.out_features)
+        if x_TI.dim() == 2:
+            y_TO = self.kernel(x_TI)
+        else:
+            y_TO = self.kernel(x_TI.reshape(-1, self.in_features))
+            y_TO = y_TO.view(*x_TI.shape[:-1], self.out_features)
+        return y_TO if self.bias is None else y_TO + self.bias
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, kernel={self.kernel.name}"

@@ -14,6 +14,7 @@ weights themselves and hand them to `install_weights`.
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import prod
 
 from torch import Tensor, nn
 
@@ -149,6 +150,21 @@ def weight_bytes(model: nn.Module) -> int:
     packed = sum(layer.kernel.nbytes() for layer in packed_layers(model).values())
     tensors = {id(part): part for part in (*model.parameters(), *model.buffers())}
     return packed + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def count_weights(model: nn.Module) -> int:
+    """Numbers in the model, packed or not; what is shared counts once.
+
+    `DecoderLM.count_parameters` sees only those that are not quantized.
+    """
+    packed = sum(prod(weight.shape) for weight in packed_weights(model).values())
+    tensors = {id(part): part for part in (*model.parameters(), *model.buffers())}
+    return packed + sum(tensor.numel() for tensor in tensors.values())
+
+
+def bits_per_weight(model: nn.Module) -> float:
+    """Bits that a number of the model takes in memory on average, everything counted."""
+    return weight_bytes(model) * 8 / count_weights(model)
 
 
 def explain(model: nn.Module) -> list[dict]:

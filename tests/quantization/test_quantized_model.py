@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from course_utils.accounting.ledger import ledger_rows
 from course_utils.generation import generate
 from course_utils.models import shipped
 from course_utils.models.checkpoints import save_checkpoint
@@ -14,6 +15,8 @@ from course_utils.quantization import (
     PackedWeight,
     QuantizationArgs,
     QuantizedLinear,
+    bits_per_weight,
+    count_weights,
     explain,
     install_weights,
     load_quantized,
@@ -206,6 +209,22 @@ def test_bytes_in_memory_are_those_of_the_bits():
     assert weight_bytes(quantized) == sum(weights.values()) + 2 * rows + norms  # the table once
     assert weight_bytes(model()) == 4 * sum(weights.values()) + norms
     assert weight_bytes(fuse(quantized)) == weight_bytes(quantize_model(model(), INT8))
+
+
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+@pytest.mark.parametrize("recipe", [INT8, INT4, MIXED], ids=["int8", "int4", "mixed"])
+def test_a_quantized_model_has_as_many_numbers_as_before(kind, recipe):
+    plain, quantized = model(kind), quantize_model(model(kind), recipe)
+    assert count_weights(quantized) == count_weights(plain) == plain.count_parameters()
+    assert bits_per_weight(plain) == 32
+    assert bits_per_weight(quantized) == weight_bytes(quantized) * 8 / plain.count_parameters()
+
+
+def test_the_ledger_prices_weights_at_the_bits_that_a_model_has():
+    quantized = quantize_model(shipped("dense"), INT8)
+    row = next(row for row in ledger_rows() if row.model == "dense")
+    assert row.weight_bytes(bits_per_weight(quantized)) == weight_bytes(quantized)
+    assert row.weight_bytes() == weight_bytes(shipped("dense"))
 
 
 def test_each_layer_tells_its_kernel_and_the_reason():
