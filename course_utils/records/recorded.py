@@ -27,6 +27,7 @@ RECIPES = {
     "c07_smaller_cache": "course_utils.records.conversion",
     "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
+    "c15_kv_cache": "course_utils.records.kv_quantization",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
