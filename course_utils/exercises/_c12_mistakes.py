@@ -1,5 +1,7 @@
-"""Wrong answers to the exercises of chapter 12 about masks and channels; those about layers
-and cutting: `_c12_cutting_mistakes`. Each is a mistake that people make, with what a tutor would say."""
+"""Wrong answers to the exercises of chapter 12 on masks and channels: mistakes that people make.
+
+Those on layers and on cutting stand in `_c12_cutting_mistakes`.
+"""
 
 import torch
 from torch import Tensor
