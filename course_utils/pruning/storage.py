@@ -12,6 +12,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from course_utils.models import DecoderLM
+from course_utils.pruning.weights import prunable
+
 
 def to_csr(weight_FD: Tensor) -> Tensor:
     """The matrix as CSR with 32-bit columns and pointers, zeros left out."""
@@ -36,3 +39,12 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
 def model_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights and buffers, a tied table once."""
     return storage_bytes([*model.parameters(), *model.buffers()])
+
+
+def csr_model_bytes(model: DecoderLM) -> int:
+    """Bytes of a model whose prunable matrices are stored as CSR where that is smaller."""
+    total = model_bytes(model)
+    for weight in prunable(model).values():
+        for matrix in weight.flatten(0, -3) if weight.dim() > 2 else [weight]:
+            total -= max(0, matrix.numel() * matrix.element_size() - csr_bytes(to_csr(matrix)))
+    return total
