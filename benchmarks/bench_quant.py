@@ -264,7 +264,7 @@ def parts_of_a_step(name: str, fast: FastDecoder) -> list[dict]:
     kernels = [
         k for layer in fast.layers for k in (layer.qkv, layer.out, layer.gate_up, layer.down)
     ]
-    widths = [kernel.packed_weight().shape[1] for kernel in kernels]
+    widths = [kernel.shape[1] for kernel in kernels]
     inputs = {width: torch.randn(1, width).bfloat16() for width in set(widths)}
     head, length = fast.model.lm_head.kernel, len(PROMPT) + STEPS // 2
     cache = torch.randn(len(fast.layers), 2, 1, G, length, d)

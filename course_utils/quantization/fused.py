@@ -36,7 +36,7 @@ def can_join(layers: list[nn.Module]) -> bool:
     """Are all quantized, by one scheme with scales per row, for one kernel, without biases?"""
     if not all(isinstance(layer, QuantizedLinear) and layer.bias is None for layer in layers):
         return False
-    args = {layer.kernel.packed_weight().args for layer in layers}
+    args = {layer.kernel.args for layer in layers}
     same = len(args) == 1 and len({layer.kernel.name for layer in layers}) == 1
     return same and args.pop().strategy != "tensor"
 

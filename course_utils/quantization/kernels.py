@@ -37,6 +37,9 @@ class Kernel(Protocol):
 
     name: str
     activations: torch.dtype  # that it is fast with, and that `product` takes and gives
+    args: QuantizationArgs
+    shape: tuple[int, int]
+    device: torch.device
 
     @staticmethod
     def misfit(weight: PackedWeight) -> str:
@@ -49,7 +52,7 @@ class Kernel(Protocol):
         """The product in the dtype of x, by the faster way for that many rows."""
 
     def packed_weight(self) -> PackedWeight:
-        """The weight as it is stored."""
+        """The weight as it is stored; made anew where the kernel's layout is another."""
 
     def nbytes(self) -> int:
         """Bytes that the kernel keeps in memory."""
@@ -68,6 +71,7 @@ class Int8:
         return _bfloat16_on_cpu(weight)
 
     def __init__(self, weight: PackedWeight):
+        self.args, self.shape, self.device = weight.args, weight.shape, weight.packed.device
         self.codes_OI, self.scale_O = weight.codes(), weight.scale.flatten()
 
     def product(self, x_TI: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ class Int4:
         return _bfloat16_on_cpu(weight)
 
     def __init__(self, weight: PackedWeight):
-        self.args, self.shape = weight.args, weight.shape
+        self.args, self.shape, self.device = weight.args, weight.shape, weight.packed.device
         self.group = self.args.group_size or next(g for g in INT4_GROUPS if not self.shape[1] % g)
         offset = 8 if self.args.symmetric else 0
         codes_OI = (weight.codes().to(torch.int32) + offset).contiguous()
@@ -159,6 +163,7 @@ class DynamicInt8:
         return Int8.misfit(weight)
 
     def __init__(self, weight: PackedWeight):
+        self.args, self.shape, self.device = weight.args, weight.shape, weight.packed.device
         scale_O, zeros_O = weight.scale.flatten().double(), torch.zeros(weight.shape[0]).long()
         codes_OI = weight.codes()
         with warnings.catch_warnings():  # PyTorch 2.13 announces the end of quantized tensors
@@ -197,6 +202,7 @@ class Dequantize:
         return ""
 
     def __init__(self, weight: PackedWeight):
+        self.args, self.shape, self.device = weight.args, weight.shape, weight.packed.device
         self.weight = weight
 
     def product(self, x_TI: Tensor) -> Tensor:

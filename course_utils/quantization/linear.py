@@ -28,7 +28,7 @@ class QuantizedLinear(nn.Module):
     def __init__(self, kernel: Kernel, bias_O: Tensor | None = None):
         super().__init__()
         self.kernel = kernel
-        self.out_features, self.in_features = kernel.packed_weight().shape
+        self.out_features, self.in_features = kernel.shape
         self.bias = None if bias_O is None else nn.Parameter(bias_O.detach(), requires_grad=False)
 
     @classmethod
@@ -64,10 +64,10 @@ class QuantizedLinear(nn.Module):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "QuantizedLinear":
         super()._apply(fn, recurse)
-        weight = self.kernel.packed_weight()
-        device = fn(torch.empty(0, device=weight.packed.device)).device
-        if device != weight.packed.device:  # another device has other kernels
-            self.kernel = choose_kernel(weight.map(lambda tensor: tensor.to(device)))
+        device = fn(torch.empty(0, device=self.kernel.device)).device
+        if device != self.kernel.device:  # another device has other kernels
+            weight = self.kernel.packed_weight().map(lambda tensor: tensor.to(device))
+            self.kernel = choose_kernel(weight)
         return self
 
 

@@ -19,7 +19,7 @@ from math import prod
 from torch import Tensor, nn
 
 from course_utils.moe.layer import Experts
-from course_utils.quantization.kernels import choose_kernel, misfits
+from course_utils.quantization.kernels import Dequantize, choose_kernel, misfits
 from course_utils.quantization.linear import (
     QuantizedEmbedding,
     QuantizedExperts,
@@ -137,11 +137,9 @@ def packed_weights(model: nn.Module) -> dict[str, PackedWeight]:
             for part in EXPERT_PARTS:
                 weights = [layer.kernel.packed_weight() for layer in getattr(module, part)]
                 found[f"{name}.{part}"] = PackedWeight.stack(weights)
-    for name, layer in packed_layers(model).items():
+    for name, layer in _without_copies(model).items():
         if name.rpartition(".")[0] not in found:
             found[name] = layer.kernel.packed_weight()
-    if HEAD in found and model.config.tie_word_embeddings:
-        found.pop(TABLE, None)  # a copy that the head's kernel made necessary
     return found
 
 
@@ -157,7 +155,7 @@ def count_weights(model: nn.Module) -> int:
 
     `DecoderLM.count_parameters` sees only those that are not quantized.
     """
-    packed = sum(prod(weight.shape) for weight in packed_weights(model).values())
+    packed = sum(prod(layer.kernel.shape) for layer in _without_copies(model).values())
     tensors = {id(part): part for part in (*model.parameters(), *model.buffers())}
     return packed + sum(tensor.numel() for tensor in tensors.values())
 
@@ -168,22 +166,33 @@ def bits_per_weight(model: nn.Module) -> float:
 
 
 def explain(model: nn.Module) -> list[dict]:
-    """One row per quantized layer: name, shape, bits a weight, kernel, and why no faster one."""
+    """One row per quantized layer: name, shape, bits of a weight in memory, kernel, and why no
+    faster one."""
     rows = []
     for name, layer in packed_layers(model).items():
-        weight, kernel = layer.kernel.packed_weight(), layer.kernel.name
-        reasons = [f"{other}: {why}" for other, why in misfits(weight).items()]
+        kernel, reasons = layer.kernel, {}
+        if kernel.name == Dequantize.name:
+            reasons = misfits(kernel.packed_weight())
         rows.append(
             {
                 "name": name,
-                "shape": weight.shape,
-                "num_bits": weight.args.num_bits,
-                "bits_per_weight": weight.bits_per_weight(),
-                "kernel": kernel,
-                "why": "; ".join(reasons) if kernel == "dequantize" else "",
+                "shape": kernel.shape,
+                "num_bits": kernel.args.num_bits,
+                "bits_per_weight": kernel.nbytes() * 8 / prod(kernel.shape),
+                "kernel": kernel.name,
+                "why": "; ".join(f"{other}: {why}" for other, why in reasons.items()),
             }
         )
     return rows
+
+
+def _without_copies(model: nn.Module) -> dict[str, QuantizedLinear]:
+    """`packed_layers` without the copy of a tied table that the head's kernel made necessary."""
+    layers = packed_layers(model)
+    head = next((name for name in layers if name.endswith(HEAD)), None)
+    if head is not None and model.config.tie_word_embeddings:
+        layers.pop(head.removesuffix(HEAD) + TABLE, None)
+    return layers
 
 
 def _tied(model: nn.Module) -> bool:
