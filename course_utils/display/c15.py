@@ -14,6 +14,7 @@ from course_utils.quantization import QuantizationArgs, fake_quantize
 from course_utils.quantization.fp8 import dequantize_fp8, quantize_fp8
 
 LEAST = 1e-6  # errors below this are drawn here
+SMOOTH = 6  # steps in a running mean of losses
 
 
 def plot_relative_errors(sizes: Tensor, errors: Mapping[str, Tensor]) -> None:
@@ -43,8 +44,8 @@ def plot_outliers(sizes: Sequence[float], errors: Mapping[str, Sequence[float]])
     show_figure(
         fig,
         "median relative error of ordinary numbers against the size of one outlier: 8-bit integers "
-        "with one scale fail from 100 on, FP8 with one scale from 10,000 on, FP8 in blocks does "
-        "not change.",
+        "with one scale fail from 100 on, FP8 with one scale from 100,000 on, FP8 in blocks "
+        "hardly changes.",
     )
 
 
@@ -68,15 +69,16 @@ def plot_live(curves: Mapping[str, Sequence[float]], full: float) -> None:
     """Training losses with rounded weights, and the loss of the model in 32 bits."""
     fig, (axis,) = figure(height=3.0)
     for name, losses in curves.items():
-        axis.plot(range(1, len(losses) + 1), losses, "o-", markersize=3, label=name)
+        means = [np.mean(losses[max(0, n - SMOOTH) : n]) for n in range(1, len(losses) + 1)]
+        axis.plot(range(1, len(losses) + 1), means, "o-", markersize=3, label=name)
     axis.axhline(full, color="grey", linestyle="--", label="the model in 32 bits")
     axis.set(xlabel="step", ylabel="training loss (nats per token)", ylim=(0, None))
     axis.set_title("Training brings a rounded model back, quickly at first")
     axis.legend()
     show_figure(
         fig,
-        "training loss by step with ternary weights: it begins high, far above the dashed line of "
-        "the model in 32 bits, and falls fast.",
+        "running mean of the training loss with ternary weights: it begins high, far above the "
+        "dashed line of the model in 32 bits, and falls fast.",
     )
 
 
@@ -106,7 +108,7 @@ def plot_caches(losses: Mapping[str, Mapping[str, float]]) -> None:
         for place, (name, value) in enumerate(choices.items()):
             axis.bar(place, value, color=COLOURS[0 if name.startswith("keys per channel") else 1])
             axis.text(place, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-        names = [name.replace(", ", "\n") for name in choices]
+        names = [name.replace(", ", "\n").replace(" per ", ":\n") for name in choices]
         axis.set_xticks(range(len(choices)), names, fontsize=7)
         axis.set_title(title)
     axes[0].set_ylabel("loss above the full cache\n(nats per token)")

@@ -126,7 +126,7 @@ def _exponent_cases(rng: random.Random) -> list[Case]:
 SHARED_EXPONENTS = ExerciseSpec(
     name="c15.shared_exponents",
     title="The exponent of a block",
-    why="One off, and every weight is twice as large, or a fifth of the blocks lose their largest.",
+    why="One off, and either half of the values are never used or the largest weights are cut.",
     reference=shared_exponents,
     cases=_exponent_cases,
     wrong_answers=float_mistakes.SHARED_EXPONENTS,
