@@ -53,9 +53,10 @@ def fake_affine(weight_OI: Tensor, args: QuantizationArgs) -> Tensor:
 def fake_ternary(weight_OI: Tensor) -> Tensor:
     """`round_ternary` with BitNet's gradient: that of the identity, beyond the clamp as well.
 
-    A quarter of the weights of a bell curve lie beyond it. They would never move again.
+    A quarter of the weights of a bell curve lie beyond it. They would never move again. What is
+    added is exactly zero, so the values are the rounded ones to the last bit.
     """
-    return weight_OI + (round_ternary(weight_OI.detach()) - weight_OI).detach()
+    return round_ternary(weight_OI.detach()) + (weight_OI - weight_OI.detach())
 
 
 class QuantizationAware(nn.Module):
