@@ -4,17 +4,14 @@ The file begins with "GGUF", a version and two counts; then key-value pairs with
 a directory of tensors (name, shape, type, offset); then their bytes, aligned. The file is mapped
 into memory, so that only what is asked for is read.
 
-Quantized types store blocks of 32 weights. Q8_0: a 16-bit scale d and 32 signed bytes q, w = d q.
-Q4_1: a scale d, a minimum m, and 32 four-bit q, w = d q + m. Q4_0: w = d (q - 8). The low halves of
-a block's 16 bytes are weights 0 to 15, the high halves 16 to 31.
+The types of tensors are in `gguf_blocks`, writing in `gguf_write`.
 
-Source: the GGUF specification in the ggml repository (docs/gguf.md), version 3, and ggml-quants.
-Left out: writing, big-endian files, and the K- and I-quants (chapter 13).
+Source: the GGUF specification in the ggml repository (docs/gguf.md), version 3.
+Left out: big-endian files.
 """
 
 import math
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from course_utils.formats.gguf_blocks import TYPES, BlockType
 
 SCALARS = {
     0: "B",
@@ -37,50 +36,6 @@ SCALARS = {
     12: "d",
 }
 STRING, ARRAY = 8, 9
-
-
-def _halves(blocks: np.ndarray) -> np.ndarray:
-    """(N, 16) bytes to (N, 32) numbers of 4 bits."""
-    return np.concatenate([blocks & 15, blocks >> 4], axis=1)
-
-
-def _float16(blocks: np.ndarray) -> np.ndarray:
-    """(N, 2) bytes to (N, 1) float32."""
-    return np.ascontiguousarray(blocks).view(np.float16).astype(np.float32)
-
-
-def dequantize_q8_0(blocks: np.ndarray) -> np.ndarray:
-    """(N, 34) bytes to (N, 32) float32: w = d q."""
-    return _float16(blocks[:, :2]) * np.ascontiguousarray(blocks[:, 2:]).view(np.int8)
-
-
-def dequantize_q4_0(blocks: np.ndarray) -> np.ndarray:
-    """(N, 18) bytes to (N, 32) float32: w = d (q - 8)."""
-    return _float16(blocks[:, :2]) * (_halves(blocks[:, 2:]).astype(np.float32) - 8)
-
-
-def dequantize_q4_1(blocks: np.ndarray) -> np.ndarray:
-    """(N, 20) bytes to (N, 32) float32: w = d q + m."""
-    return _float16(blocks[:, :2]) * _halves(blocks[:, 4:]) + _float16(blocks[:, 2:4])
-
-
-@dataclass(frozen=True)
-class BlockType:
-    """A tensor type: its name, weights per block, bytes per block, and bytes to float32."""
-
-    name: str
-    weights: int
-    size: int
-    dequantize: Callable[[np.ndarray], np.ndarray]
-
-
-TYPES = {
-    0: BlockType("F32", 1, 4, lambda blocks: blocks.copy().view(np.float32)),
-    1: BlockType("F16", 1, 2, _float16),
-    2: BlockType("Q4_0", 32, 18, dequantize_q4_0),
-    3: BlockType("Q4_1", 32, 20, dequantize_q4_1),
-    8: BlockType("Q8_0", 32, 34, dequantize_q8_0),
-}
 
 
 @dataclass(frozen=True)
