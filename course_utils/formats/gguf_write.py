@@ -1,8 +1,8 @@
 """Writing GGUF, the file format of llama.cpp: the counterpart of `gguf.read_gguf`.
 
-Metadata are typed: a text, a bool, a whole number (unsigned 32 bits, signed if below 0, 64 if
-larger), a fraction (32 bits), or a list of one of these. Tensors are given in float32 and rounded
-to the type that is asked for; each begins at a multiple of 32 bytes.
+Metadata are typed: a text, a bool, a whole number (unsigned 32 bits, signed if below 0 and in
+lists, 64 bits if larger), a fraction (32 bits), or a list of one of these. Tensors are rounded to
+the type that is asked for; each begins at a multiple of 32 bytes.
 
 Source: the GGUF specification in the ggml repository (docs/gguf.md), version 3.
 Left out: big-endian files, and models too large for memory.
@@ -83,7 +83,7 @@ def _typed(key: str, value: Any) -> bytes:
         kind = max(kinds, default=STRING)
         if len(kinds) > 1 and not kinds <= {UINT32, INT32}:
             raise ValueError(f"metadata {key!r} mixes types: all members of a list need one")
-        kind = INT32 if len(kinds) > 1 else kind
+        kind = INT32 if kinds and kinds <= {UINT32, INT32} else kind  # as llama.cpp expects
         return struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(
             _plain(kind, member) for member in value
         )
