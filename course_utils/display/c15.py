@@ -155,7 +155,8 @@ def _by_tiles(weight: Tensor, block: int, rounding: Callable[[Tensor], Tensor]) 
 
 def _error_map(error: Tensor, title: str) -> None:
     fig, (axis,) = figure(width=5.4, height=3.8)
-    picture = axis.imshow(error.clamp(0, 1), cmap="viridis", vmin=0, vmax=0.3, aspect="auto")
+    drawn = error.clamp(0, 1).numpy()
+    picture = axis.imshow(drawn, cmap="viridis", vmin=0, vmax=0.3, aspect="auto")
     axis.grid(False)
     axis.set(title=title, xlabel="input", ylabel="output")
     fig.colorbar(picture, ax=axis, label="relative error (0.3 and above: yellow)")

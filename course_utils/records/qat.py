@@ -12,7 +12,8 @@ of experts: the experts alone, in 4 bits (groups of 32, as Kimi K2 Thinking) or 
 Last, small dense models from random weights, in 32 bits and ternary all along, as BitNet trains.
 
 Each row has the validation split, by which the rate is chosen, and the test split, which is
-reported. Writes c15_qat.csv. A minute on two GPUs, some hours on two cores.
+reported. Writes c15_qat.csv. A minute on two GPUs, some hours on two cores; with `--short` the
+dense model alone, 40 batches, one rate, eight windows: ten minutes on two cores.
 """
 
 import argparse
@@ -45,6 +46,7 @@ CODE = tuple(f"quantization/{name}.py" for name in ("schemes", "affine", "ternar
 STEPS, SEEDS = 600, (0, 1, 2)
 RATES = {"dense": (5e-4, 2e-3), "moe": (5e-4, 2e-3), "small": (2e-3, 4e-3)}
 WINDOWS = 32  # per domain and split, of 256 tokens
+SHORT_STEPS, SHORT_WINDOWS, SHORT_RATE = 40, 8, 2e-3
 BIAS_SPEED = 0.001
 PROJECTIONS, EXPERTS = "*_proj.weight", "*.mlp.experts.*"
 FULL = "32 bits"
@@ -84,10 +86,10 @@ def recipe(name: str, rate: float, seed: int, steps: int) -> TrainingConfig:
     return TrainingConfig(steps, peak_learning_rate=rate, warmup_steps=30, seed=seed)
 
 
-def bits(model: Callable, device: str) -> dict[str, float]:
+def bits(model: Callable, device: str, windows: int) -> dict[str, float]:
     """Bits per byte of all domains, by split."""
     bytes_V, corpus = course_tokenizer().token_bytes(), prepared_corpus()
-    given = {"windows": WINDOWS, "device": device}
+    given = {"windows": windows, "device": device}
     return {
         split: round(evaluate(model, corpus, bytes_V, split=split, **given)["all"].bits_per_byte, 5)
         for split in ("validation", "test")
@@ -108,7 +110,8 @@ def run(name: str, weights: str, rate: float, seed: int, device: str, steps: int
     hashes = {"code": code_hash((*EXPERT_CODE, *CODE)), "corpus": prepared_corpus().fingerprint()}
 
     def row(kind: str, when: str, rounded: Callable) -> dict:
-        return {"model": name, "weights": kind, "rounded": when, **same, **bits(rounded, device)}
+        measured = bits(rounded, device, SHORT_WINDOWS if steps == SHORT_STEPS else WINDOWS)
+        return {"model": name, "weights": kind, "rounded": when, **same, **measured}
 
     if weights != FULL:
         return [row(weights, "during", trained) | hashes]
@@ -140,7 +143,11 @@ if __name__ == "__main__":
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--devices", nargs="+", default=[usual])
     parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
+    parser.add_argument("--short", action="store_true", help="what two cores do in ten minutes")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = run_grid(run, grid(arguments.devices), arguments.jobs)
+    wanted = grid(arguments.devices, SHORT_STEPS if arguments.short else STEPS)
+    if arguments.short:
+        wanted = [one for one in wanted if (one[0], one[2]) == ("dense", SHORT_RATE)]
+    found = run_grid(run, wanted, arguments.jobs)
     print(save_record(RECORD, [row for rows in found for row in rows]))
