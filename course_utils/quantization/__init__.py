@@ -9,6 +9,10 @@ from course_utils.quantization.affine import (
     quantize,
 )
 from course_utils.quantization.checkpoint import load_quantized, save_quantized
+from course_utils.quantization.compressed_tensors import save_compressed_tensors
+from course_utils.quantization.fast_decode import FastDecoder
+from course_utils.quantization.fused import fuse
+from course_utils.quantization.gguf_export import save_gguf
 from course_utils.quantization.kernels import choose_kernel
 from course_utils.quantization.linear import QuantizedEmbedding, QuantizedExperts, QuantizedLinear
 from course_utils.quantization.model import (
@@ -27,6 +31,7 @@ from course_utils.quantization.packing import pack, packed_columns, unpack
 from course_utils.quantization.schemes import QuantizationArgs
 
 __all__ = [
+    "FastDecoder",
     "PackedWeight",
     "QuantizationArgs",
     "QuantizedEmbedding",
@@ -41,6 +46,7 @@ __all__ = [
     "dequantize",
     "explain",
     "fake_quantize",
+    "fuse",
     "install_weights",
     "load_quantized",
     "pack",
@@ -50,6 +56,8 @@ __all__ = [
     "quantizable",
     "quantize",
     "quantize_model",
+    "save_compressed_tensors",
+    "save_gguf",
     "save_quantized",
     "unpack",
     "weight_bytes",
