@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from course_utils.accounting.ledger import ledger_rows
+from course_utils.data.assets import AssetMissing
+from course_utils.data.tokenizer import course_tokenizer
 from course_utils.generation import generate
 from course_utils.models import shipped
 from course_utils.models.checkpoints import save_checkpoint
@@ -29,6 +31,7 @@ from course_utils.quantization import (
 )
 from course_utils.quantization.fast_decode import FastDecoder
 from course_utils.quantization.fused import FusedAttention, FusedMLP, fuse
+from course_utils.quantization.perplexity import Protocol, perplexity
 
 INT8, INT4 = QuantizationArgs(8), QuantizationArgs(4, True, "group", 32)
 INT2 = QuantizationArgs(2, False, "group", 16)
@@ -225,6 +228,18 @@ def test_the_ledger_prices_weights_at_the_bits_that_a_model_has():
     row = next(row for row in ledger_rows() if row.model == "dense")
     assert row.weight_bytes(bits_per_weight(quantized)) == weight_bytes(quantized)
     assert row.weight_bytes() == weight_bytes(shipped("dense"))
+
+
+def test_eight_bits_cost_less_than_a_fifth_of_a_percent_of_perplexity():
+    """On held-out English and code, a few windows; chapter 13 reads more."""
+    protocol = Protocol(("english", "code"), windows=3)
+    try:
+        before = perplexity(shipped("dense"), course_tokenizer(), protocol).perplexity
+    except AssetMissing as missing:
+        pytest.skip(str(missing))
+    quantized = quantize_model(shipped("dense"), INT8)
+    after = perplexity(quantized, course_tokenizer(), protocol).perplexity
+    assert abs(after / before - 1) < 0.002
 
 
 def test_each_layer_tells_its_kernel_and_the_reason():
