@@ -7,6 +7,7 @@ of it is zero, in 16 bits when more than two thirds are.
 Left out: formats with one place for a block of numbers, and bitmaps.
 """
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -18,9 +19,13 @@ from course_utils.pruning.weights import prunable
 
 def to_csr(weight_FD: Tensor) -> Tensor:
     """The matrix as CSR with 32-bit columns and pointers, zeros left out."""
-    sparse = weight_FD.to_sparse_csr()
-    crow, col = sparse.crow_indices().int(), sparse.col_indices().int()
-    return torch.sparse_csr_tensor(crow, col, sparse.values(), weight_FD.shape)
+    places = weight_FD.nonzero()
+    counts_F = places[:, 0].bincount(minlength=len(weight_FD))
+    crow = torch.cat([counts_F.new_zeros(1), counts_F.cumsum(0)]).int()
+    parts = crow, places[:, 1].int(), weight_FD[weight_FD != 0]
+    with warnings.catch_warnings():  # PyTorch says that CSR is in beta
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(*parts, weight_FD.shape, check_invariants=True)
 
 
 def csr_bytes(sparse: Tensor) -> int:
