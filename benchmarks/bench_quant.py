@@ -5,7 +5,7 @@ which there are 512 MiB in float32, and all sides take turns. Times are microsec
 
 SmolLM2 decodes one token at a time after a prompt of 8; the prompt is not timed. The parts of a
 step are measured alone, on the same weights: products of the layers, head, attention; what is left
-is starting some 25 calls a layer. torchao is in the oracles' environment, so run it there:
+is starting some 30 calls a layer. torchao is in the oracles' environment, so run it there:
 `.venv-oracles/bin/course bench quant`.
 """
 

@@ -2,7 +2,7 @@
 
 At batch 1 a packed product takes 10 to 50 microseconds, and a call from Python into PyTorch two or
 three, whatever it computes. The plain model makes about 90 calls a layer, as much time as its
-products. `FastDecoder` makes 25: a norm is a dot product and a multiplication, RoPE turns queries
+products. `FastDecoder` makes 32: a norm is a dot product and a multiplication, RoPE turns queries
 and keys together, keys and values go into views that are made once a token, and between two
 products numbers stay in the kernel's bfloat16. The stream itself is float32.
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_utils.accounting.ledger import ledger_rows
 from course_utils.data.assets import AssetMissing
@@ -326,3 +327,33 @@ def test_moving_keeps_a_shared_table_shared():
     assert quantized.lm_head.kernel.scale_O.dtype == torch.bfloat16
     meta = quantize_model(model(), INT8).to("meta")
     assert meta.lm_head.kernel.name == "dequantize"
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that PyTorch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operations_per_layer(make) -> float:
+    """Operations of one decoding step, for each layer that a model has more."""
+    counts = []
+    for layers in (2, 6):
+        decoder = make(model(num_hidden_layers=layers, use_qk_norm=False))
+        cache = decoder.new_cache(capacity=8)
+        with torch.no_grad(), Operations() as operations:
+            decoder(torch.tensor([[5]]), cache)
+        counts.append(operations.count)
+    return (counts[1] - counts[0]) / 4
+
+
+def test_the_fast_way_asks_for_few_operations():
+    plain = operations_per_layer(lambda one: quantize_model(one, INT8))
+    fused = operations_per_layer(lambda one: fuse(quantize_model(one, INT8)))
+    fast = operations_per_layer(lambda one: FastDecoder(quantize_model(one, INT8)))
+    assert fused < plain - 10
+    assert fast < 36 and fast < 0.4 * plain
