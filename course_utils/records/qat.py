@@ -12,8 +12,11 @@ of experts: the experts alone, in 4 bits (groups of 32, as Kimi K2 Thinking) or 
 Last, small dense models from random weights, in 32 bits and ternary all along, as BitNet trains.
 
 Each row has the validation split, by which the rate is chosen, and the test split, which is
-reported. Writes c15_qat.csv. A minute on two GPUs, some hours on two cores; with `--short` the
-dense model alone, 40 batches, one rate, eight windows: ten minutes on two cores.
+reported. Writes c15_qat.csv. A minute on two GPUs, some hours on two cores.
+
+Beside these, short runs of the dense model: 24 batches of 4 x 128 tokens, the smaller rate for 32
+bits and the larger for rounded weights, four windows. `--short` makes them alone, in some minutes
+on two cores. They show a beginning and no more.
 """
 
 import argparse
@@ -40,13 +43,13 @@ from course_utils.records.small_models import (
 from course_utils.training import BiasUpdate, TrainingConfig, evaluate, train
 
 RECORD = "c15_qat"
-KEYS = ("model", "weights", "rounded", "learning_rate", "seed")
+KEYS = ("model", "weights", "rounded", "learning_rate", "seed", "tokens")
 TOLERANCE = {"validation": 0.03, "test": 0.03}
 CODE = tuple(f"quantization/{name}.py" for name in ("schemes", "affine", "ternary", "qat"))
 STEPS, SEEDS = 600, (0, 1, 2)
 RATES = {"dense": (5e-4, 2e-3), "moe": (5e-4, 2e-3), "small": (2e-3, 4e-3)}
 WINDOWS = 32  # per domain and split, of 256 tokens
-SHORT_STEPS, SHORT_WINDOWS, SHORT_RATE = 40, 8, 2e-3
+SHORT_STEPS, SHORT_WINDOWS = 24, 4
 BIAS_SPEED = 0.001
 PROJECTIONS, EXPERTS = "*_proj.weight", "*.mlp.experts.*"
 FULL = "32 bits"
@@ -83,6 +86,8 @@ def recipe(name: str, rate: float, seed: int, steps: int) -> TrainingConfig:
     """600 steps from a checkpoint; from random weights, the 1,500 of all small models."""
     if name == "small":
         return training_config(seed, rate)
+    if steps == SHORT_STEPS:
+        return TrainingConfig(steps, 4, 128, peak_learning_rate=rate, warmup_steps=4, seed=seed)
     return TrainingConfig(steps, peak_learning_rate=rate, warmup_steps=30, seed=seed)
 
 
@@ -122,8 +127,8 @@ def run(name: str, weights: str, rate: float, seed: int, device: str, steps: int
 
 
 def sample() -> dict:
-    """One row, on the CPU: the dense model, 2 bits during training, the smaller rate, seed 0."""
-    return run("dense", "2 bits", RATES["dense"][0], 0, "cpu")[0]
+    """One row, on the CPU: the short run of the dense model with 2 bits during training, seed 0."""
+    return run("dense", "2 bits", RATES["dense"][1], 0, "cpu", SHORT_STEPS)[0]
 
 
 def grid(devices: list[str], steps: int = STEPS) -> list[tuple]:
@@ -138,16 +143,22 @@ def grid(devices: list[str], steps: int = STEPS) -> list[tuple]:
     return [(*one, devices[n % len(devices)], steps) for n, one in enumerate(wanted)]
 
 
+def short_grid(devices: list[str]) -> list[tuple]:
+    """The short runs of the dense model."""
+    slow, fast = RATES["dense"]
+    dense = [one for one in grid(devices, SHORT_STEPS) if one[0] == "dense"]
+    return [one for one in dense if one[2] == (slow if one[1] == FULL else fast)]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--devices", nargs="+", default=[usual])
     parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
-    parser.add_argument("--short", action="store_true", help="what two cores do in ten minutes")
+    parser.add_argument("--short", action="store_true", help="the short runs alone")
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    wanted = grid(arguments.devices, SHORT_STEPS if arguments.short else STEPS)
-    if arguments.short:
-        wanted = [one for one in wanted if (one[0], one[2]) == ("dense", SHORT_RATE)]
+    wanted = [] if arguments.short else grid(arguments.devices)
+    wanted += short_grid(arguments.devices)
     found = run_grid(run, wanted, arguments.jobs)
     print(save_record(RECORD, [row for rows in found for row in rows]))
