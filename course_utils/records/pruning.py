@@ -1,19 +1,21 @@
-"""Three cuts, healed in four ways at equal tokens and at equal compute (chapter 12).
+"""The dense model cut to half, healed and trained in other ways at equal compute (chapter 12).
 
-`python -m course_utils.records.pruning [--devices cuda:0 cuda:1] [--jobs 16]` cuts the shipped
-dense model to half of its parameters, by depth (3 of 8 layers, by block influence) and by width (3
-of 6 heads, 168 of 512 channels), and the shipped MoE to 8 of its 16 experts (by output change).
-Each is trained 600 batches of 8 x 256 tokens with the uncut model as teacher; on data alone, as
-many batches; on data alone, as many as cost the same compute; and a model of the same shape from
-random weights, the same compute. Parts are judged on 4 x 256 training tokens.
+`python -m course_utils.records.pruning` cuts the shipped dense model to half of its parameters by
+width (3 of 6 heads, 168 of 512 channels), and trains it 80 batches of 4 x 128 tokens with the uncut
+model as teacher; on data alone, as many batches as cost the same compute; and a model of that shape
+from random weights, the same compute. One learning rate, 1.5e-3, for all; seeds 0, 1, 2 choose the
+batches and the random weights. Parts are judged on 4 x 256 training tokens; results are those on 8
+windows a domain of the test split. Writes c12_healing.csv; some ten minutes on one core.
 
-The learning rate of each cut and way is the best of three on the validation split with seed 0;
-results are those on the test split. Seeds 0, 1, 2 choose the batches (and the random weights).
-Routing biases stay as they are. Writes c12_healing.csv. Two minutes on two GPUs, hours on a laptop.
+`--full --devices cuda:0 cuda:1 --jobs 20` is the same with 600 batches of 8 x 256, cuts by depth
+(3 of 8 layers) and of experts (8 of 16 of the MoE, by output change) as well, data alone at equal
+tokens too, and the best of three rates on the validation split for each cut and way. Minutes on two
+GPUs. Routing biases stay as they are.
 """
 
 import argparse
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
@@ -46,9 +48,24 @@ CUTS = {"depth": "dense", "width": "dense", "experts": "moe"}
 DISTILLED, TOKENS, COMPUTE = "distilled", "data, same tokens", "data, same compute"
 SCRATCH = "from scratch, same compute"
 WAYS = (DISTILLED, TOKENS, COMPUTE, SCRATCH)
-RATES = (5e-4, 1.5e-3, 4e-3)
-STEPS, BATCH, LENGTH = 600, 8, 256
 LAYERS, GROUPS, CHANNELS, EXPERTS = 3, 1, 168, 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the comparison is: cuts, ways, rates to try, batches, windows of a domain."""
+
+    cuts: tuple[str, ...] = ("width",)
+    ways: tuple[str, ...] = (DISTILLED, COMPUTE, SCRATCH)
+    rates: tuple[float, ...] = (1.5e-3,)
+    steps: int = 80
+    batch: int = 4
+    length: int = 128
+    windows: int = 8
+
+
+SMALL = Scale()
+FULL = Scale(tuple(CUTS), WAYS, (5e-4, 1.5e-3, 4e-3), 600, 8, 256, 32)
 PARTS = ("weights", "importance", "structured", "experts", "rebuild", "heal")
 HEALING_CODE = (*EXPERT_CODE, *(f"pruning/{part}.py" for part in PARTS))
 HEALING_CODE += ("distillation/losses.py", "distillation/loop.py")
@@ -88,41 +105,43 @@ def pruned(cut: str, device: str = "cpu") -> DecoderLM:
     return smaller.to(device)
 
 
-def bits(model: DecoderLM, split: str, device: str) -> dict[str, float]:
+def bits(model: DecoderLM, split: str, device: str, windows: int = 32) -> dict[str, float]:
     """Bits per byte by domain and of all."""
     bytes_V = course_tokenizer().token_bytes()
-    given = {"split": split, "windows": 32, "device": device}
+    given = {"split": split, "windows": windows, "device": device}
     results = evaluate(model, prepared_corpus(), bytes_V, **given)
     return {name: round(result.bits_per_byte, 5) for name, result in results.items()}
 
 
-def run(cut: str, way: str, seed: int, rate: float, device: str, steps: int = STEPS) -> dict:
+def run(cut: str, way: str, seed: int, rate: float, device: str, scale: Scale = SMALL) -> dict:
     """Cut, train in one way, and measure before and after."""
     torch.set_num_threads(1 if device != "cpu" else torch.get_num_threads())
     whole, model = base(cut, device), pruned(cut, device)
-    before = bits(model, "test", device)["all"]
+    measured = partial(bits, device=device, windows=scale.windows)
+    before = measured(model, "test")["all"]
+    steps, length = scale.steps, scale.length
     configs = model.config.to_dict(), whole.config.to_dict()
     teacher = configs[1] if way == DISTILLED else None
     if way in (COMPUTE, SCRATCH):
-        steps = steps_at_equal_compute(steps, *configs, LENGTH)
+        steps = steps_at_equal_compute(steps, *configs, length)
     if way == SCRATCH:
         on_gpu = {"dispatch": experts_dense} if device != "cpu" and model.config.moe else {}
         model = DecoderLM(model.config, seed=seed, **on_gpu).to(device)
-    config = TrainingConfig(steps, BATCH, LENGTH, rate, max(1, steps // 20), seed=seed)
+    config = TrainingConfig(steps, scale.batch, length, rate, max(1, steps // 20), seed=seed)
     stream = as_ids(prepared_corpus().stream("train"))
     if way == DISTILLED:
         heal(model, whole, stream, config, progress=False)
     else:
         train(model, stream, config, progress=False)
-    after = bits(model, "test", device)
+    after = measured(model, "test")
     row = {"cut": cut, "way": way, "seed": seed, "parameters": model.count_parameters()}
     row |= {
         "tokens": config.tokens,
-        "flops": config.tokens * healing_flops(configs[0], teacher, LENGTH),
+        "flops": config.tokens * healing_flops(configs[0], teacher, length),
     }
-    row |= {"learning_rate": rate, "validation_bits": bits(model, "validation", device)["all"]}
+    row |= {"learning_rate": rate, "validation_bits": measured(model, "validation")["all"]}
     row |= {
-        "bits_whole": bits(whole, "test", device)["all"],
+        "bits_whole": measured(whole, "test")["all"],
         "bits_before": "" if way == SCRATCH else before,
     }
     row |= {"bits_per_byte": after["all"]}
@@ -130,40 +149,34 @@ def run(cut: str, way: str, seed: int, rate: float, device: str, steps: int = ST
     return row | {"code": code_hash(HEALING_CODE), "corpus": prepared_corpus().fingerprint()}
 
 
-def rows(devices: list[str], jobs: int, steps: int = STEPS) -> list[dict]:
+def rows(devices: list[str], jobs: int, scale: Scale) -> list[dict]:
     """Seed 0 at every rate; then each cut and way at its best rate with the other seeds."""
-    sweep = [(c, w, 0, rate) for c in CUTS for w in WAYS for rate in RATES]
-    tried = run_grid(run, _placed(sweep, devices, steps), jobs)
+    sweep = [(c, w, 0, rate) for c in scale.cuts for w in scale.ways for rate in scale.rates]
+    tried = run_grid(run, _placed(sweep, devices, scale), jobs)
     best = {}
     for row in sorted(tried, key=lambda row: -row["validation_bits"]):
         best[row["cut"], row["way"]] = row
     rest = [(*key, seed, row["learning_rate"]) for key, row in best.items() for seed in (1, 2)]
-    found = [*best.values(), *run_grid(run, _placed(rest, devices, steps), jobs)]
-    order = [(c, w, seed) for c in CUTS for w in WAYS for seed in (0, 1, 2)]
+    found = [*best.values(), *run_grid(run, _placed(rest, devices, scale), jobs)]
+    order = [(c, w, seed) for c in scale.cuts for w in scale.ways for seed in (0, 1, 2)]
     return sorted(found, key=lambda row: order.index(tuple(row[key] for key in KEYS)))
 
 
-def _placed(grid: list[tuple], devices: list[str], steps: int) -> list[tuple]:
-    return [(*place, devices[n % len(devices)], steps) for n, place in enumerate(grid)]
+def _placed(grid: list[tuple], devices: list[str], scale: Scale) -> list[tuple]:
+    return [(*place, devices[n % len(devices)], scale) for n, place in enumerate(grid)]
 
 
 def sample() -> dict:
-    """One row, on the CPU: the cut in width on data alone, seed 0, at the recorded rate."""
-    from course_utils.records.recorded import load_record
-
-    (rate,) = {
-        row["learning_rate"]
-        for row in load_record(RECORD).rows
-        if (row["cut"], row["way"]) == ("width", TOKENS)
-    }
-    return run("width", TOKENS, 0, rate, "cpu")
+    """One row, on the CPU: the cut in width, distilled, seed 0, at the small scale."""
+    return run("width", DISTILLED, 0, SMALL.rates[0], "cpu")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", nargs="+", default=["cpu"])
     parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--full", action="store_true", help="the large comparison, for GPUs")
     given = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    print(save_record(RECORD, rows(given.devices, given.jobs, given.steps)))
+    scale = FULL if given.full else SMALL
+    print(save_record(RECORD, rows(given.devices, given.jobs, scale)))

@@ -27,6 +27,9 @@ RECIPES = {
     "c07_smaller_cache": "course_utils.records.conversion",
     "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
+    "c12_healing": "course_utils.records.pruning",
+    "c12_smollm2": "course_utils.records.smollm2_pruning",
+    "c13_rounding": "course_utils.records.quantization",
     "c15_kv_cache": "course_utils.records.kv_quantization",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
