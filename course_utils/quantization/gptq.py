@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from course_utils.quantization.affine import choose_qparams, dequantize, quantize
+from course_utils.quantization.scale_search import search_qparams
 from course_utils.quantization.schemes import QuantizationArgs
 
 BLOCK = 128  # columns between two updates of everything behind them
@@ -130,16 +131,20 @@ def gptq(
     *,
     damp: float = 0.01,
     act_order: bool = False,
+    search: bool = False,
     round_weights: Callable = round_blocks,
     upper_II: Tensor | None = None,
 ) -> Codes:
     """Quantize a weight (O, I) by GPTQ with H (I, I), the sum or mean of x x^T over tokens.
 
     `round_weights` has the signature of `round_columns`. `upper_II` spares the factorization where
-    several weights read the same input (without act_order). Inputs that were always 0 are free:
-    their weights become 0.
+    several weights read the same input (without act_order). `search`: scales by `search_qparams`,
+    weighed by the diagonal of H, in place of the largest weight's. Inputs that were always 0 are
+    free: their weights become 0.
     """
-    scale_OS, zero_point_OS = choose_qparams(weight_OI, args)
+    importance_I = hessian_II.diagonal().clamp(min=torch.finfo(torch.float32).tiny)
+    chosen = search_qparams(weight_OI, args, importance_I) if search else None
+    scale_OS, zero_point_OS = chosen or choose_qparams(weight_OI, args)
     weight_OI = torch.where(hessian_II.diagonal() == 0, 0.0, weight_OI.float())
     scale_OI, zero_OI = (_each(x, weight_OI) for x in (scale_OS, zero_point_OS))
     if not act_order:

@@ -50,6 +50,7 @@ def gptq_model(
     *,
     damp: float = 0.01,
     act_order: bool = False,
+    search: bool = False,
     round_weights: Callable = round_blocks,
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Codes]:
@@ -60,7 +61,8 @@ def gptq_model(
     """
     codes: dict[str, Codes] = {}
     shared: dict[str, Tensor] = {}  # H and its factor, for the next layer with the same input
-    settings = {"damp": damp, "act_order": act_order, "round_weights": round_weights}
+    settings = {"damp": damp, "act_order": act_order, "search": search}
+    settings["round_weights"] = round_weights
 
     def round_linear(name: str, part: nn.Linear, x: Tensor) -> None:
         if (args := scheme(name, part.in_features)) is None:

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from course_utils.models.config import ModelConfig
 from course_utils.models.decoder import DecoderLM
 from course_utils.moe import MoEConfig
-from course_utils.quantization import QuantizationArgs, install_weights
+from course_utils.quantization import (
+    QuantizationArgs,
+    choose_qparams,
+    dequantize,
+    install_weights,
+    quantize,
+)
 from course_utils.quantization.gptq import (
     gptq,
     inverse_cholesky,
@@ -19,6 +25,7 @@ from course_utils.quantization.gptq import (
     round_to_nearest,
 )
 from course_utils.quantization.gptq_model import gptq_model, grouped, pack_codes
+from course_utils.quantization.scale_search import search_qparams
 
 GROUP4 = QuantizationArgs(4, False, "group", 16)
 
@@ -53,6 +60,29 @@ def test_blocks_of_columns_give_the_codes_of_single_columns(args, act_order):
     one = gptq(weight_OI, hessian_II, args, round_weights=round_columns, **options)
     other = gptq(weight_OI, hessian_II, args, **options)
     assert (one.codes_OI != other.codes_OI).float().mean() < 0.002  # sums in another order
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 3])
+def test_searched_scales_clamp_a_few_and_serve_the_rest(bits, symmetric):
+    weight_OI, hessian_II = layer()
+    args = QuantizationArgs(bits, symmetric, "group", 16)
+    scale_OS, zero_OS = search_qparams(weight_OI, args)
+    full_OS, full_zero_OS = choose_qparams(weight_OI, args)
+    assert (scale_OS <= full_OS).all() and (scale_OS < full_OS).any()
+    codes = quantize(weight_OI, scale_OS, zero_OS, args)
+    error = (dequantize(codes, scale_OS, zero_OS, args) - weight_OI).square().sum()
+    codes = quantize(weight_OI, full_OS, full_zero_OS, args)
+    assert error < (dequantize(codes, full_OS, full_zero_OS, args) - weight_OI).square().sum()
+    searched = gptq(weight_OI, hessian_II, args, search=True).dequantize()
+    nearest = round_to_nearest(weight_OI, args).dequantize()
+    errors = [output_error(weight_OI, one, hessian_II) for one in (searched, nearest)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_what_cannot_be_searched_is_refused():
+    with pytest.raises(ValueError, match="one scale for a whole tensor is not searched"):
+        search_qparams(torch.ones(2, 8), QuantizationArgs(2, strategy="tensor"))
 
 
 def test_inputs_that_do_not_go_together_leave_nothing_to_hand_on():
