@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from course_utils.display.figures import COLOURS, figure, show_figure
-from course_utils.display.tables import show_table
 from course_utils.display.timing import seconds
 from course_utils.models import DecoderLM
 from course_utils.pruning import (
@@ -180,9 +179,3 @@ def family_lines(lineages: Mapping[str, Mapping]) -> list[str]:
     for base in (base for base in foreign if base not in known):
         lines += [f"{base} (not shipped)", *below(base, "    ")]
     return lines
-
-
-def show_choice(what: str, kept: Sequence[Sequence[int]]) -> None:
-    """A table of what stays in every layer."""
-    rows = [(n, ", ".join(map(str, own))) for n, own in enumerate(kept, 1)]
-    show_table(f"{what} that stay", ["layer", what], rows)
