@@ -1,0 +1,150 @@
+"""What the recorded runs of chapter 11 share: sizes, the teacher, its traces, measuring.
+
+Narrow models start from weights four times as large as the course's others: at a deviation of 0.02,
+which is meant for wide ones, they need many more steps to begin to copy.
+"""
+
+import json
+import random
+from functools import cache
+from statistics import mean
+
+import torch
+
+from course_utils.accounting.flops import prefill_flops, training_flops_per_token
+from course_utils.accounting.ledger import course_spec
+from course_utils.data import puzzles
+from course_utils.distillation.sequence import complete, pass_at_k
+from course_utils.models import DecoderLM, ModelConfig, load_checkpoint, save_checkpoint
+from course_utils.models.checkpoints import SHIPPED
+from course_utils.records.recorded import FOLDER
+from course_utils.training import TrainingConfig
+from course_utils.training.supervised import encode_examples, fine_tune
+
+TRACES = FOLDER / "c11_traces.partial.json"  # between the stages; removed at the end
+PROMPT, NEW, LENGTH = 54, 76, 130  # the longest question, the most new tokens, their sum
+DETOURS, SAMPLES, TEMPERATURES = 0.15, 4, (1.0, 1.3, 1.6, 2.0)
+TEACHER, QUESTIONS, TESTED, TRIES = 60_000, 6_000, 360, 16
+TEACHER_STEPS, STEPS, BATCH, RATE = 3000, 1500, 64, 4e-3
+
+
+def model_config(width: int, layers: int) -> ModelConfig:
+    """A decoder for puzzles; positions turn fast, because texts are short."""
+    sizes = (len(puzzles.SYMBOLS), width, 2 * width, layers, 4, 4)
+    return ModelConfig(*sizes, max_position_embeddings=160, rope_theta=100.0)
+
+
+TEACHER_CONFIG, STUDENT_CONFIG = model_config(128, 4), model_config(64, 3)
+
+
+@torch.no_grad()
+def new_model(config: ModelConfig, seed: int, device: str) -> DecoderLM:
+    """A model with random weights, four times as large as `DecoderLM` begins with."""
+    model = DecoderLM(config, seed=seed)
+    for weight in model.parameters():
+        weight.mul_(4.0 if weight.dim() > 1 else 1.0)
+    return model.to(device)
+
+
+@cache
+def example_flops(config: ModelConfig, tokens: int) -> tuple[int, int]:
+    """Operations of a text of `tokens`: of reading or writing it once, and of training on it."""
+    spec = course_spec(config.to_dict())
+    training = training_flops_per_token(spec, tokens) * tokens
+    return prefill_flops(spec, tokens, logits=tokens), int(training)
+
+
+def learn(model: DecoderLM, pairs: list, steps: int, seed: int) -> None:
+    """Fine-tune on (question, completion) pairs, the loss on the completions."""
+    examples = encode_examples(puzzles.encode, pairs, puzzles.PAD_ID)
+    config = TrainingConfig(
+        steps, BATCH, peak_learning_rate=RATE, warmup_steps=30, weight_decay=0.01, seed=seed
+    )
+    fine_tune(model, examples, config, progress=False)
+
+
+def ask(
+    model: DecoderLM, questions: list[str], each: int, temperature: float, seed: int
+) -> list[list[str]]:
+    """`each` completions of every question, as texts."""
+    prompts = [puzzles.encode(question) for question in questions for _ in range(each)]
+    options = {"end_id": puzzles.END_ID, "temperature": temperature, "seed": seed, "batch": 4096}
+    found = [puzzles.decode(row) for row in complete(model, prompts, NEW, **options)]
+    return [found[start : start + each] for start in range(0, len(found), each)]
+
+
+def student_questions() -> list[str]:
+    """The questions that students learn from; no teacher and no test has them."""
+    return puzzles.questions(1, QUESTIONS)
+
+
+@torch.no_grad()
+def measure(model: DecoderLM, tries: int = TRIES, questions: int = TESTED) -> dict:
+    """Greedy accuracy on held-out questions, by difficulty too; pass@k of `tries` samples each.
+
+    `verified` is the share whose steps are right as well, `length` the mean number of symbols.
+    """
+    asked = puzzles.questions(2, questions)
+    greedy = [texts[0] for texts in ask(model, asked, 1, 0.0, seed=0)]
+    pairs = list(zip(asked, greedy, strict=True))
+    right = [puzzles.answer_is_right(*pair) for pair in pairs]
+    by_steps: dict[int, list[bool]] = {}
+    for question, good in zip(asked, right, strict=True):
+        by_steps.setdefault(puzzles.difficulty(question), []).append(good)
+    row = {"accuracy": mean(right), "hardest_third": mean(by_steps[5] + by_steps[6])}
+    row |= {f"accuracy_{steps}": mean(found) for steps, found in sorted(by_steps.items())}
+    row["verified"] = mean(puzzles.verify(*pair) for pair in pairs)
+    row["mentioned"] = mean(puzzles.mentions_answer(*pair) for pair in pairs)
+    row["length"] = mean(map(len, greedy))
+    sampled = ask(model, asked, tries, 1.0, seed=1)
+    correct = [
+        sum(puzzles.answer_is_right(question, text) for text in texts)
+        for question, texts in zip(asked, sampled, strict=True)
+    ]
+    for k in (k for k in (1, 2, 4, 8, 16) if k <= tries):
+        row[f"pass_{k}"] = mean(pass_at_k(tries, c, k) for c in correct)
+    return {name: round(float(value), 5) for name, value in row.items()}
+
+
+def train_teacher(device: str, steps: int) -> None:
+    """Write reasoner.safetensors."""
+    rng, questions = random.Random(0), puzzles.questions(0, TEACHER)
+    seen = set(student_questions()) | set(puzzles.questions(2, TESTED))
+    pairs = [(q, puzzles.worked(q, rng, DETOURS)) for q in questions if q not in seen]
+    model = new_model(TEACHER_CONFIG, 0, device)
+    learn(model, pairs, steps, seed=0)
+    found = measure(model, tries=1)
+    print("teacher", found, flush=True)
+    ship(model, "reasoner", None, f"worked steps of {len(pairs)} generated puzzles", steps, found)
+
+
+def ship(model, name: str, base: str | None, data: str, steps: int, found: dict) -> None:
+    """Write a checkpoint with its lineage."""
+    lineage = {
+        "recipe": "course_utils.records.reasoning",
+        "base": base,
+        "method": "trained from random weights" if base is None else "sequence-level distillation",
+        "data": data,
+        "tokens": steps * BATCH * LENGTH,
+        "seed": 0,
+        "accuracy": found["accuracy"],
+        "hardest_third": found["hardest_third"],
+    }
+    save_checkpoint(model, SHIPPED / f"{name}.safetensors", lineage)
+
+
+def write_traces(device: str) -> None:
+    """The teacher's completions of the students' questions: SAMPLES each, and enough wrong ones."""
+    teacher = load_checkpoint(SHIPPED / "reasoner.safetensors").to(device)
+    questions, wrong = student_questions(), {}
+    for temperature in TEMPERATURES:
+        samples = ask(teacher, questions, SAMPLES, temperature, seed=0)
+        if temperature == 1.0:
+            first = samples
+        for question, texts in zip(questions, samples, strict=True):
+            bad = [t for t in texts if t.endswith(".") and not puzzles.verify(question, t)]
+            if bad:
+                wrong.setdefault(question, [bad[0], temperature])
+    TRACES.write_text(json.dumps({"samples": first, "wrong": wrong}), encoding="utf-8")
+    cool = sum(temperature == 1.0 for _, temperature in wrong.values())
+    print(f"wrong completions for {len(wrong)} questions, {cool} of them at 1.0", flush=True)
