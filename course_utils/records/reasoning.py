@@ -9,10 +9,10 @@ students` takes the teacher that is there.
 
 Compute is equal: each method gets `budget()` operations, in which the teacher's sampling and
 scoring and the student's own sampling are counted; what it does not spend on them, it spends on
-training. Methods: "answers" sees question and answer; "worked steps" is the control,
-what the teacher itself learned from; "kept traces" are the teacher's first right completions; "unfiltered" its
-first ones; "N% wrong" has wrong ones in place of so many; "on policy" spends half of the budget on
-kept traces and half on the teacher's scores of its own texts. "own samples, VERIFIER" is not at
+training. Methods: "answers" sees question and answer; "worked steps" is the control, what the
+teacher itself learned from; "kept traces" are the teacher's first right completions; "unfiltered"
+its first ones; "N% wrong" has wrong ones in place of so many; "on policy" spends half of the budget
+on kept traces and half on the teacher's scores of its own texts. "own samples, VERIFIER" is not at
 equal compute: a student begun on kept traces samples, keeps what the verifier lets through, and
 learns from it, in three rounds.
 """
