@@ -31,6 +31,7 @@ RECIPES = {
     "c12_smollm2": "course_utils.records.smollm2_pruning",
     "c13_rounding": "course_utils.records.quantization",
     "c15_kv_cache": "course_utils.records.kv_quantization",
+    "c15_qat": "course_utils.records.qat",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)

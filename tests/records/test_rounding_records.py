@@ -15,9 +15,7 @@ def test_the_grid_has_every_run_once_and_deals_them_out():
     assert sum(run[4] == "cuda:0" for run in grid) == len(grid) / 2
     assert {run[3] for run in grid} == {0, 1, 2}
     short = qat.short_grid(["cpu"])
-    assert len(short) == 3 * 3 and {run[5] for run in short} == {qat.SHORT_STEPS}
-    rates = {(run[1], run[2]) for run in short}
-    assert rates == {("32 bits", 5e-4), ("2 bits", 2e-3), ("ternary", 2e-3)}
+    assert len(short) == 3 * 3 * 2 and {run[5] for run in short} == {qat.SHORT_STEPS}
 
 
 def test_a_run_in_32_bits_also_gives_the_rows_of_rounding_afterwards(monkeypatch):
