@@ -99,8 +99,8 @@ def plot_healing(rows: Sequence[Mapping]) -> None:
     fig.tight_layout()
     show_figure(
         fig,
-        "one panel a cut: bits per byte after four ways of training, a dot for each of three "
-        "seeds; the dotted line is the uncut model.",
+        f"one panel a cut: bits per byte after {len(ways)} ways of training, a dot for each of "
+        "three seeds and a line at the mean; the dotted line is the uncut model.",
     )
 
 

@@ -30,7 +30,7 @@ def cut_experts(
     w_gate_EDF: Tensor,
     w_up_EDF: Tensor,
     w_down_EFD: Tensor,
-    kept: Sequence[int],
+    kept: list[int],
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """Router rows, router bias and the three stacks with the kept experts alone, in that order.
 

@@ -28,7 +28,7 @@ GROUPED = "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight"
 
 
 def cut_channels(
-    gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, kept: Sequence[int]
+    gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, kept: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gate, up and down of a SwiGLU with the kept channels alone, as new tensors."""
     return gate_FD[list(kept)], up_FD[list(kept)], down_DF[:, list(kept)]
@@ -39,7 +39,7 @@ def cut_heads(
     k_CD: Tensor,
     v_CD: Tensor,
     o_DC: Tensor,
-    kept: Sequence[int],
+    kept: list[int],
     head_dim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q, k, v, o with the kept query heads alone, and with the key-value heads that they need.
