@@ -1,7 +1,6 @@
 """Wrong answers to the exercises of chapter 12 on layers, and on cutting heads and experts."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.exercises.spec import WrongAnswer
@@ -212,31 +211,31 @@ CUT_EXPERTS = (
 
 
 def _centred(x: Tensor, y: Tensor) -> float:
-    change = F.cosine_similarity(x, y - x, dim=-1)
+    change = torch.cosine_similarity(x, y - x, dim=-1)
     return float(1 - change.mean())
 
 
 BLOCK_INFLUENCE = (
     WrongAnswer(
         "cosine inverted",
-        lambda x, y: float(F.cosine_similarity(x, y, dim=-1).mean()),
+        lambda x, y: float(torch.cosine_similarity(x, y, dim=-1).mean()),
         "You return the cosine itself: a layer that changes nothing would be the most important. "
         "Influence is 1 minus the cosine.",
     ),
     WrongAnswer(
         "cosine minus 1",
-        lambda x, y: float(F.cosine_similarity(x, y, dim=-1).mean() - 1),
+        lambda x, y: float(torch.cosine_similarity(x, y, dim=-1).mean() - 1),
         "The sign is turned round: your influence is never positive. It is 1 minus the cosine.",
     ),
     WrongAnswer(
         "over the tokens",
-        lambda x, y: float(1 - F.cosine_similarity(x, y, dim=0).mean()),
+        lambda x, y: float(1 - torch.cosine_similarity(x, y, dim=0).mean()),
         "Your cosine runs over the tokens, channel by channel. It compares two vectors of one "
         "token: the last dimension.",
     ),
     WrongAnswer(
         "all tokens as one vector",
-        lambda x, y: float(1 - F.cosine_similarity(x.flatten(), y.flatten(), dim=0)),
+        lambda x, y: float(1 - torch.cosine_similarity(x.flatten(), y.flatten(), dim=0)),
         "You take one cosine of everything together, so long token vectors decide alone. Take one "
         "for each token, then their mean.",
     ),
@@ -248,7 +247,8 @@ BLOCK_INFLUENCE = (
     WrongAnswer(
         "not divided by the lengths",
         lambda x, y: float(1 - (x * y).sum(-1).mean()),
-        "That is a dot product. Divide by the lengths of both vectors; F.cosine_similarity does.",
+        "That is a dot product. Divide by the lengths of both vectors, as torch.cosine_similarity "
+        "does.",
     ),
     WrongAnswer(
         "distance in place of the angle",

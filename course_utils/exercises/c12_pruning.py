@@ -198,8 +198,8 @@ BLOCK_INFLUENCE = ExerciseSpec(
     hints=(
         "What is the cosine of a vector with itself? How important is a layer that changes "
         "nothing?",
-        "F.cosine_similarity(x_TD, y_TD, dim=-1) gives one number a token.",
-        "float(1 - F.cosine_similarity(x_TD, y_TD, dim=-1).mean())",
+        "torch.cosine_similarity(x_TD, y_TD, dim=-1) gives one number a token.",
+        "float(1 - torch.cosine_similarity(x_TD, y_TD, dim=-1).mean())",
     ),
 )
 

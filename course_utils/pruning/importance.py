@@ -17,7 +17,6 @@ Sources: Muralidharan et al. 2024, "Compact Language Models via Pruning and Know
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.models import DecoderLM, chosen_experts, moe_layers
@@ -50,7 +49,7 @@ def block_influence(x_TD: Tensor, y_TD: Tensor) -> float:
 
     0: the layer turned no vector; 1: what comes out is at right angles to what went in.
     """
-    return float(1 - F.cosine_similarity(x_TD, y_TD, dim=-1).mean())
+    return float(1 - torch.cosine_similarity(x_TD, y_TD, dim=-1).mean())
 
 
 def channel_scores(
