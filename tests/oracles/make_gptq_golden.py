@@ -13,7 +13,9 @@ from llmcompressor.modifiers.gptq.gptq_quantize import quantize_weight
 
 from course_utils.quantization import QuantizationArgs, choose_qparams
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Make the codes and write them."""
     generator = torch.Generator().manual_seed(0)
     weight_OI = torch.randn(16, 48, generator=generator)
     x_TI = torch.randn(200, 48, generator=generator) @ torch.randn(48, 48, generator=generator)
@@ -27,3 +29,7 @@ if __name__ == "__main__":
         codes = (rounded[0] / scale_OS.repeat_interleave(16, 1)).round()
         found[f"codes{bits}"] = codes.to(torch.int8).numpy()
     np.savez(Path(__file__).parents[1] / "quantization" / "gptq_golden.npz", **found)
+
+
+if __name__ == "__main__":
+    main()
