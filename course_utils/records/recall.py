@@ -42,7 +42,10 @@ from course_utils.training.loop import make_optimizer
 RECORD = "c08_recall"
 KEYS = ("variant", "seed", "pairs")
 TOLERANCE = {"accuracy": 0.08}
-RECALL_CODE = ("attention", "layers", "models/config.py", "models/decoder.py", "data/recall.py")
+RECALL_CODE = (
+    *("attention", "layers", "models/blocks.py", "models/config.py", "models/decoder.py"),
+    "data/recall.py",
+)
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 WIDTH, LAYERS, DISTANCE, BATCH = 64, 2, 8, 64
 PAIRS = (4, 8, 16, 32)
