@@ -100,13 +100,18 @@ def _wait_and_end(launcher: subprocess.Popen, timeout: float) -> int | None:
     """
     family: set[psutil.Process] = {psutil.Process(launcher.pid)}
     deadline = time.monotonic() + timeout
+
+    def note() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.update(psutil.Process(launcher.pid).children(recursive=True))
+
     try:
         while (code := launcher.poll()) is None and time.monotonic() < deadline:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                family |= set(psutil.Process(launcher.pid).children(recursive=True))
+            note()
             time.sleep(0.05)
         return code
     finally:
+        note()  # a rank may have started since
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

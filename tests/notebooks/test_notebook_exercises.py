@@ -23,12 +23,25 @@ def _short(path: Path) -> str:
 
 
 def never_called(notebook: dict[str, Any], chapter: str, folder: Path) -> list[str]:
-    """Execute the notebook with counting answers; the exercises that no later cell called."""
+    """Execute the notebook with counting answers; the exercises that no later cell called.
+
+    It stops as soon as every answer was called: cells further down cannot change that.
+    """
     filled = nbformat.reads(json.dumps(solved.fill_counting_stubs(notebook, chapter)), as_version=4)
-    resources = {"metadata": {"path": str(folder)}}
-    listening_client(filled, timeout=300, resources=resources).execute()
-    calls = solved.read_calls(filled)
-    return [spec.name for spec in catalog.exercises_of(chapter) if not calls.get(spec.name)]
+    client = listening_client(filled, timeout=300, resources={"metadata": {"path": str(folder)}})
+    *cells, counts = [n for n, cell in enumerate(filled.cells) if cell.cell_type == "code"]
+    names = [spec.name for spec in catalog.exercises_of(chapter)]
+    missing = names
+    with client.setup_kernel():
+        client.on_notebook_start()
+        for number in cells:
+            client.execute_cell(filled.cells[number], number)
+            client.execute_cell(filled.cells[counts], counts)
+            calls = solved.read_calls(filled)
+            missing = [name for name in names if not calls.get(name)]
+            if not missing:
+                break
+    return missing
 
 
 def points(notebook: dict[str, Any], chapter: str, folder: Path) -> dict[str, int]:
