@@ -5,7 +5,10 @@ loopback address, a free port), so that it works without any network. The progra
 additional arguments `--out FILE`, and rank 0 writes its result there as JSON.
 
 A time limit is needed: a rank that waits for another waits forever. At the limit, on an error and
-when the notebook is interrupted, the launcher and all its descendants are ended.
+when the notebook is interrupted, the launcher and all its descendants are ended. Ranks run in
+sessions of their own, outlive the launcher, and may start while it is being ended; so all of them
+carry a mark in their environment, which every process inherits, and are looked for until a look
+finds nobody.
 """
 
 import contextlib
@@ -21,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+MARK = "COURSE_RANKS"  # environment variable: the folder of the run that a process belongs to
+LOOKS, PAUSE = 100, 0.1  # at most so many looks for processes that are left, seconds between two
 
 # gloo on the loopback interface; PyTorch for Windows is built without libuv.
 SETTINGS = {
@@ -45,9 +51,9 @@ def run_ranks(ranks: int, program: Sequence[str], *, timeout: float = 120.0) -> 
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=_environment() | {MARK: name},
             )
-            code = _wait_and_end(launcher, timeout)
+            code = _wait_and_end(launcher, timeout, name)
         if code is None:
             raise TimeoutError(
                 f"{ranks} processes did not finish in {timeout:g} s, and were ended. "
@@ -92,28 +98,34 @@ def _printed(folder: Path, lines: int = 12) -> str:
     return "\n".join(parts)
 
 
-def _wait_and_end(launcher: subprocess.Popen, timeout: float) -> int | None:
-    """Its exit code, None at the limit; afterwards no process of its family is left.
-
-    Ranks run in sessions of their own, and outlive a launcher that is killed: so they are noted
-    while it runs.
-    """
-    family: set[psutil.Process] = {psutil.Process(launcher.pid)}
+def _wait_and_end(launcher: subprocess.Popen, timeout: float, mark: str) -> int | None:
+    """Its exit code, None at the limit; afterwards no process with its mark is left."""
     deadline = time.monotonic() + timeout
-
-    def note() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family.update(psutil.Process(launcher.pid).children(recursive=True))
-
     try:
         while (code := launcher.poll()) is None and time.monotonic() < deadline:
-            note()
             time.sleep(0.05)
         return code
     finally:
-        note()  # a rank may have started since
-        for process in family:
+        launcher.kill()
+        _end(mark)
+        launcher.wait()
+
+
+def _end(mark: str) -> None:
+    """Kill all processes with the mark; look again, since a killed one may just have made one."""
+    for _ in range(LOOKS):
+        left = [process for process in psutil.process_iter() if _belongs(process, mark)]
+        for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=5)
-        launcher.wait()
+        if not left:
+            return
+        psutil.wait_procs(left, timeout=PAUSE)
+
+
+def _belongs(process: psutil.Process, mark: str) -> bool:
+    """Whether the process has the mark and still runs."""
+    try:
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # it has ended, or is another user's
+        return False

@@ -233,9 +233,9 @@ def program(folder: Path, body: str) -> list[str]:
     return [str(path), str(folder / "pids")]
 
 
-def all_ended(folder: Path) -> bool:
+def all_ended(folder: Path, least: int = 2) -> bool:
     pids = [int(file.name) for file in (folder / "pids").iterdir()]
-    assert len(pids) == 2
+    assert len(pids) >= least
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         if not any(psutil.pid_exists(pid) and _runs(pid) for pid in pids):
@@ -290,3 +290,30 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path, monkeypatch):
         run_ranks(2, command, timeout=60)
     monkeypatch.undo()
     assert all_ended(tmp_path)
+
+
+LAUNCHER = """
+import os, pathlib, subprocess, sys, time
+def start():
+    pid = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"],
+                           start_new_session=True).pid
+    pathlib.Path(sys.argv[1], str(pid)).touch()
+{body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "limit"),
+    [
+        ("start(); os._exit(3)", RuntimeError, 60),
+        ("while True: start()", TimeoutError, 1),
+    ],
+    ids=["the launcher has gone", "it starts more all the time"],
+)
+def test_ranks_that_nobody_has_seen_are_ended(tmp_path, monkeypatch, body, error, limit):
+    (tmp_path / "pids").mkdir()
+    command = [sys.executable, "-c", LAUNCHER.format(body=body), str(tmp_path / "pids")]
+    monkeypatch.setattr(launch_module, "_launcher", lambda ranks, folder: command)
+    with pytest.raises(error):
+        run_ranks(1, [], timeout=limit)
+    assert all_ended(tmp_path, least=1)
