@@ -6,7 +6,13 @@ import torch.nn.functional as F
 
 from course_utils.models import DecoderLM, ModelConfig
 from course_utils.training import TrainingConfig
-from course_utils.training.supervised import IGNORED, encode_examples, fine_tune, supervised_loss
+from course_utils.training.supervised import (
+    IGNORED,
+    draw_batches,
+    encode_examples,
+    fine_tune,
+    supervised_loss,
+)
 
 PAIRS = [([1, 2, 3], [4, 5]), ([6], [7, 8, 9, 10, 11])]
 
@@ -56,3 +62,31 @@ def test_the_answers_are_learned_and_a_seed_repeats():
 def test_empty_examples_are_refused(pairs):
     with pytest.raises(ValueError, match=r"no examples|empty prompt or answer"):
         encode_examples(list, pairs)
+
+
+def test_batches_of_like_length_take_every_example_equally_often():
+    lengths_N = torch.tensor([5] * 10 + [9] * 20 + [30] * 10)
+    generator, drawn, spread = torch.Generator().manual_seed(0), [], []
+    for _ in range(200):
+        for rows in draw_batches(lengths_N, 4, 8, generator):
+            drawn.append(rows)
+            spread.append(int(lengths_N[rows].max() - lengths_N[rows].min()))
+    counts = torch.bincount(torch.cat(drawn), minlength=40)
+    assert counts.sum() == 200 * 8 * 4 and counts.min() > 100 and counts.max() < 230
+    assert sum(width == 0 for width in spread) > 0.7 * len(spread)
+
+
+def test_cutting_padding_off_changes_no_loss():
+    examples, lengths = encode_examples(list, [([1, 2], [3]), ([4], [5, 6, 7, 8, 9, 10])]), set()
+
+    def loss(logits_BTV, labels_BT):
+        lengths.add(labels_BT.shape[1])
+        return supervised_loss(logits_BTV, labels_BT)
+
+    for seed in range(6):
+        config = TrainingConfig(1, 1, seed=seed)
+        (row,) = draw_batches(examples.lengths(), 1, 1, torch.Generator().manual_seed(seed))
+        whole = supervised_loss(tiny()(examples.ids_NT[row]), examples.labels_NT[row])
+        found = fine_tune(tiny(), examples, config, loss_function=loss, progress=False)
+        assert found == pytest.approx([float(whole)], rel=1e-5)
+    assert lengths == {3, 7}
