@@ -12,7 +12,7 @@ extra: true, and not needed. A step that works out an extra is a detour, and all
 has several right completions of different length. Factors are 3, 7 and 9, because times 2 or 5 the
 last digit forgets where it came from.
 
-Every text is made of the 35 symbols of `SYMBOLS`, one token each. `verify` works every step out
+Every text is made of the 34 symbols of `SYMBOLS`, one token each. `verify` works every step out
 anew. `answer_is_right` looks at the answer alone, which is what answers without steps can be judged
 by; `mentions_answer` is sloppy on purpose: the right digit anywhere will do. Left out: results of
 several digits, and statements of two letters (a tree of steps in place of a chain).

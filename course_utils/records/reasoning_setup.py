@@ -6,6 +6,7 @@ which is meant for wide ones, they need many more steps to begin to copy.
 
 import json
 import random
+from dataclasses import dataclass
 from functools import cache
 from statistics import mean
 
@@ -22,10 +23,31 @@ from course_utils.training import TrainingConfig
 from course_utils.training.supervised import encode_examples, fine_tune
 
 TRACES = FOLDER / "c11_traces.partial.json"  # between the stages; removed at the end
-PROMPT, NEW, LENGTH = 54, 76, 130  # the longest question, the most new tokens, their sum
-DETOURS, SAMPLES, TEMPERATURES = 0.15, 4, (1.0, 1.3, 1.6, 2.0)
-TEACHER, QUESTIONS, TESTED, TRIES = 60_000, 6_000, 360, 16
-TEACHER_STEPS, STEPS, BATCH, RATE = 3000, 1500, 64, 4e-3
+NEW = 76  # the most symbols of a completion
+DETOURS, HOT = 0.15, (1.3, 1.6, 2.0)  # HOT: temperatures at which wrong traces are collected
+RATE, LIKE_LENGTHS = 4e-3, 16
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the comparison is; steps are of `batch` examples."""
+
+    teacher_steps: int = 3000
+    teacher_questions: int = 40_000
+    questions: int = 3000  # that the students learn from
+    samples: int = 2  # of the teacher for each, at temperature 1
+    steps: int = 1000  # of a student on kept traces; others get the same compute
+    batch: int = 32
+    on_policy_batch: int = 64
+    tested: int = 240
+    tries: int = 8  # samples of a test question, for pass@k
+    rounds: int = 3
+    round_questions: int = 500
+    shares: tuple[float, ...] = (0.5, 1.0)  # of wrong traces
+
+
+SMALL = Scale()
+FULL = Scale(3000, 60_000, 6000, 4, 1500, 64, 128, 360, 16, 3, 2000, (0.25, 0.5, 1.0))
 
 
 def model_config(width: int, layers: int) -> ModelConfig:
@@ -54,37 +76,39 @@ def example_flops(config: ModelConfig, tokens: int) -> tuple[int, int]:
     return prefill_flops(spec, tokens, logits=tokens), int(training)
 
 
-def learn(model: DecoderLM, pairs: list, steps: int, seed: int) -> None:
+def learn(model: DecoderLM, pairs: list, steps: int, batch: int, seed: int) -> None:
     """Fine-tune on (question, completion) pairs, the loss on the completions."""
     examples = encode_examples(puzzles.encode, pairs, puzzles.PAD_ID)
     config = TrainingConfig(
-        steps, BATCH, peak_learning_rate=RATE, warmup_steps=30, weight_decay=0.01, seed=seed
+        steps, batch, peak_learning_rate=RATE, warmup_steps=30, weight_decay=0.01, seed=seed
     )
-    fine_tune(model, examples, config, progress=False)
+    fine_tune(model, examples, config, group=LIKE_LENGTHS, progress=False)
 
 
 def ask(
     model: DecoderLM, questions: list[str], each: int, temperature: float, seed: int
 ) -> list[list[str]]:
-    """`each` completions of every question, as texts."""
-    prompts = [puzzles.encode(question) for question in questions for _ in range(each)]
-    options = {"end_id": puzzles.END_ID, "temperature": temperature, "seed": seed, "batch": 4096}
-    found = [puzzles.decode(row) for row in complete(model, prompts, NEW, **options)]
-    return [found[start : start + each] for start in range(0, len(found), each)]
+    """`each` completions of every question, as texts. Questions of like length run together."""
+    order = sorted(range(len(questions)), key=lambda number: len(questions[number]))
+    prompts = [puzzles.encode(questions[number]) for number in order for _ in range(each)]
+    options = {"end_id": puzzles.END_ID, "temperature": temperature, "seed": seed, "batch": 512}
+    texts = [puzzles.decode(row) for row in complete(model, prompts, NEW, **options)]
+    found = dict(zip(order, (texts[i : i + each] for i in range(0, len(texts), each)), strict=True))
+    return [found[number] for number in range(len(questions))]
 
 
-def student_questions() -> list[str]:
+def student_questions(scale: Scale) -> list[str]:
     """The questions that students learn from; no teacher and no test has them."""
-    return puzzles.questions(1, QUESTIONS)
+    return puzzles.questions(1, scale.questions)
 
 
 @torch.no_grad()
-def measure(model: DecoderLM, tries: int = TRIES, questions: int = TESTED) -> dict:
+def measure(model: DecoderLM, scale: Scale) -> dict:
     """Greedy accuracy on held-out questions, by difficulty too; pass@k of `tries` samples each.
 
     `verified` is the share whose steps are right as well, `length` the mean number of symbols.
     """
-    asked = puzzles.questions(2, questions)
+    asked, tries = puzzles.questions(2, scale.tested), scale.tries
     greedy = [texts[0] for texts in ask(model, asked, 1, 0.0, seed=0)]
     pairs = list(zip(asked, greedy, strict=True))
     right = [puzzles.answer_is_right(*pair) for pair in pairs]
@@ -106,26 +130,27 @@ def measure(model: DecoderLM, tries: int = TRIES, questions: int = TESTED) -> di
     return {name: round(float(value), 5) for name, value in row.items()}
 
 
-def train_teacher(device: str, steps: int) -> None:
+def train_teacher(device: str, scale: Scale) -> None:
     """Write reasoner.safetensors."""
-    rng, questions = random.Random(0), puzzles.questions(0, TEACHER)
-    seen = set(student_questions()) | set(puzzles.questions(2, TESTED))
+    rng, questions = random.Random(0), puzzles.questions(0, scale.teacher_questions)
+    seen = set(student_questions(scale)) | set(puzzles.questions(2, scale.tested))
     pairs = [(q, puzzles.worked(q, rng, DETOURS)) for q in questions if q not in seen]
     model = new_model(TEACHER_CONFIG, 0, device)
-    learn(model, pairs, steps, seed=0)
-    found = measure(model, tries=1)
+    learn(model, pairs, scale.teacher_steps, scale.batch, seed=0)
+    found = measure(model, scale)
     print("teacher", found, flush=True)
-    ship(model, "reasoner", None, f"worked steps of {len(pairs)} generated puzzles", steps, found)
+    data = f"worked steps of {len(pairs)} generated puzzles"
+    ship(model, "reasoner", None, data, scale.teacher_steps * scale.batch, found)
 
 
-def ship(model, name: str, base: str | None, data: str, steps: int, found: dict) -> None:
-    """Write a checkpoint with its lineage."""
+def ship(model, name: str, base: str | None, data: str, texts: int, found: dict) -> None:
+    """Write a checkpoint with its lineage; `texts` is the number of examples trained on."""
     lineage = {
         "recipe": "course_utils.records.reasoning",
         "base": base,
         "method": "trained from random weights" if base is None else "sequence-level distillation",
         "data": data,
-        "tokens": steps * BATCH * LENGTH,
+        "examples": texts,
         "seed": 0,
         "accuracy": found["accuracy"],
         "hardest_third": found["hardest_third"],
@@ -133,14 +158,13 @@ def ship(model, name: str, base: str | None, data: str, steps: int, found: dict)
     save_checkpoint(model, SHIPPED / f"{name}.safetensors", lineage)
 
 
-def write_traces(device: str) -> None:
-    """The teacher's completions of the students' questions: SAMPLES each, and enough wrong ones."""
+def write_traces(device: str, scale: Scale) -> None:
+    """The teacher's completions of the students' questions: `samples` each, and a wrong one."""
     teacher = load_checkpoint(SHIPPED / "reasoner.safetensors").to(device)
-    questions, wrong = student_questions(), {}
-    for temperature in TEMPERATURES:
-        samples = ask(teacher, questions, SAMPLES, temperature, seed=0)
-        if temperature == 1.0:
-            first = samples
+    questions, wrong = student_questions(scale), {}
+    first = ask(teacher, questions, scale.samples, 1.0, seed=0)
+    hotter = ((t, ask(teacher, questions, 1, t, seed=0)) for t in HOT)
+    for temperature, samples in ((1.0, first), *hotter):
         for question, texts in zip(questions, samples, strict=True):
             bad = [t for t in texts if t.endswith(".") and not puzzles.verify(question, t)]
             if bad:

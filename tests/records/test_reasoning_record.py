@@ -1,14 +1,17 @@
-"""The recipe of chapter 11: what students are shown, and that compute is equal."""
+"""The recipe of chapter 11: what students are shown, that compute is equal, and a tiny run of it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from course_utils.data import puzzles
 from course_utils.records import reasoning, reasoning_setup
-from course_utils.records.reasoning import METHODS, WRONG, budget, pairs_of, spent_before
+from course_utils.records.reasoning import FULL, SMALL, budget, methods, pairs_of, spent_before
 
 SHOWN = puzzles.questions(1, 40)
+TINY = replace(SMALL, questions=40, steps=2, batch=2, on_policy_batch=2, tested=6, tries=2)
+TINY = replace(TINY, rounds=1, round_questions=2, shares=(0.25, 0.5, 1.0))
 
 
 @pytest.fixture
@@ -21,31 +24,62 @@ def traces(tmp_path, monkeypatch):
     bad = dict(zip(SHOWN, ([text, 1.0] for text in wrong), strict=True))
     path.write_text(json.dumps({"samples": samples, "wrong": bad}), encoding="utf-8")
     monkeypatch.setattr(reasoning, "TRACES", path)
-    monkeypatch.setattr(reasoning, "QUESTIONS", 40)
-    monkeypatch.setattr(reasoning, "student_questions", lambda: SHOWN)
 
 
 def test_students_are_shown_what_their_method_says(traces):
-    for method in METHODS:
-        pairs = pairs_of(method, seed=0)
+    wrong = reasoning.wrong_shares(TINY)
+    assert list(wrong) == ["25% wrong", "50% wrong", "100% wrong"]
+    for method in ["answers", "worked steps", "kept traces", "unfiltered", *wrong]:
+        pairs = pairs_of(method, 0, TINY)
         share = sum(puzzles.verify(*pair) for pair in pairs) / len(pairs)
-        wanted = {"answers": 0, "unfiltered": 0.75} | {name: 1 - w for name, w in WRONG.items()}
+        wanted = {"answers": 0, "unfiltered": 0.75} | {name: 1 - w for name, w in wrong.items()}
         assert share == pytest.approx(wanted.get(method, 1), abs=0.01), method
         assert {question for question, _ in pairs} == set(SHOWN)
-    assert all(puzzles.answer_is_right(*pair) for pair in pairs_of("answers", 0))
+    assert all(puzzles.answer_is_right(*pair) for pair in pairs_of("answers", 0, TINY))
 
 
-def test_a_method_pays_for_the_texts_that_its_teacher_wrote():
-    assert spent_before("answers") == spent_before("worked steps") == 0
-    assert 0 < 4 * spent_before("unfiltered") == spent_before("kept traces")
-    assert budget(100) - budget(0) == 100 * (budget(1) - budget(0)) > 0
-    assert budget(0) == spent_before("on policy")
+@pytest.mark.parametrize("scale", [SMALL, FULL])
+def test_a_method_pays_for_the_texts_that_its_teacher_wrote(scale):
+    kept, longer = spent_before("kept traces", scale), replace(scale, steps=2 * scale.steps)
+    assert spent_before("answers", scale) == spent_before("worked steps", scale) == 0
+    assert 0 < scale.samples * spent_before("unfiltered", scale) == kept
+    assert budget(longer) - kept == 2 * (budget(scale) - kept) > 0
+    assert spent_before("on policy", scale) == kept < budget(scale)
 
 
 def test_the_sampler_has_room_for_every_question_and_right_completion():
-    longest = reasoning_setup.PROMPT
-    assert all(len(question) <= longest for question in puzzles.questions(5, 300))
+    longest = max(map(len, puzzles.questions(5, 300)))
     everything = puzzles.DIFFICULTIES[-1] + puzzles.EXTRAS  # steps after the given number
     assert len("a=3;") + 8 * everything + len("6.") <= reasoning_setup.NEW
-    assert longest + reasoning_setup.NEW == reasoning_setup.LENGTH
-    assert reasoning_setup.LENGTH <= reasoning_setup.STUDENT_CONFIG.max_position_embeddings
+    room = reasoning_setup.STUDENT_CONFIG.max_position_embeddings
+    assert longest + reasoning_setup.NEW <= room
+
+
+def test_compute_is_counted_with_texts_as_long_as_they_are():
+    asked = puzzles.questions(5, 300)
+    found = sum(len(question + puzzles.worked(question)) for question in asked) / len(asked)
+    assert found == pytest.approx(reasoning.TEXT, abs=4)
+
+
+def test_completions_come_back_in_the_order_of_their_questions():
+    model = reasoning_setup.new_model(reasoning_setup.STUDENT_CONFIG, 0, "cpu")
+    asked = puzzles.questions(5, 6)[::-1]
+    together = reasoning_setup.ask(model, asked, 2, 0.0, seed=0)
+    assert together == [reasoning_setup.ask(model, [one], 2, 0.0, seed=0)[0] for one in asked]
+
+
+def test_every_method_gives_rows_with_the_same_columns(traces, monkeypatch):
+    shipped, teacher = [], reasoning_setup.new_model(reasoning_setup.TEACHER_CONFIG, 0, "cpu")
+    monkeypatch.setattr(reasoning, "ship", lambda *given: shipped.append(given[1:3]))
+    monkeypatch.setattr(reasoning, "load_checkpoint", lambda path: teacher)
+    monkeypatch.setattr(reasoning, "learn", lambda *given: None)
+    monkeypatch.setattr(reasoning, "measure", lambda *given: {"accuracy": 0.0})
+    monkeypatch.setattr(reasoning, "NEW", 2)
+    monkeypatch.setattr(reasoning_setup, "NEW", 2)
+    rows = [row for method in methods(TINY) for row in reasoning.run(method, 0, "cpu", TINY)]
+    assert shipped == [("reasoner_student", "reasoner")]
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+    assert sorted(rows, key=lambda row: reasoning.place_of(row, TINY)) == rows
+    assert len({tuple(row[key] for key in reasoning.KEYS) for row in rows}) == len(rows) == 12
+    steps = {row["method"]: row["steps"] for row in rows}
+    assert steps["answers"] > steps["worked steps"] > steps["kept traces"] > steps["on policy"]
