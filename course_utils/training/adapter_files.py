@@ -1,7 +1,11 @@
 """Adapters as files: kilobytes that turn one base into another model.
 
-The weights are stored in 16 bits under the names that `peft` uses, with r, alpha, target modules
-and lineage (base, method, data, seed, measured values) in the header of the safetensors file.
+An adapter is a folder in the layout of `peft`, which loads it as it is: `adapter_config.json` with
+r, lora_alpha and target_modules, and `adapter_model.safetensors` with A and B of every layer, here
+in 16 bits. The header of the latter also holds the lineage (base, method, data, seed, measured
+values). Left out: what this course's LoRA does not have; a file that needs it is refused.
+
+Source: `peft`'s documentation, "Checkpoint format".
 """
 
 import json
@@ -13,6 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from course_utils.training.lora import add_adapter, lora_layers, target_layers
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+FOREIGN = (  # keys of other forms of LoRA: each must be absent, empty or false
+    *("use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"),
+    *("modules_to_save", "layers_to_transform", "trainable_token_indices"),
+)
 
 
 def adapter_state(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
@@ -28,51 +38,74 @@ def adapter_state(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
     return state
 
 
-def save_adapter(model: nn.Module, path: Path | str, lineage: dict, name: str = "default") -> None:
-    """Write one adapter: its weights in 16 bits, and r, alpha, targets, lineage in the header."""
+def save_adapter(
+    model: nn.Module, folder: Path | str, lineage: dict, name: str = "default"
+) -> None:
+    """Write one adapter as a folder: its weights in 16 bits, its config, and its lineage."""
+    state = adapter_state(model, name)
     layers = {p: layer for p, layer in lora_layers(model).items() if name in layer.alpha}
-    state = {
-        key: value.to("cpu", torch.bfloat16) for key, value in adapter_state(model, name).items()
-    }
     first = next(iter(layers.values()))
     config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": lineage.get("base"),
         "r": first.lora_A[name].out_features,
         "lora_alpha": first.alpha[name],
         "target_modules": sorted({path.split(".")[-1] for path in layers}),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
     }
-    header = {"format": "pt", "config": json.dumps(config), "lineage": json.dumps(lineage)}
-    partial = Path(path).with_suffix(".partial")
-    save_file(state, partial, header)
-    partial.replace(path)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    weights = {key: value.to("cpu", torch.bfloat16) for key, value in state.items()}
+    partial = folder / "adapter_model.partial"
+    save_file(weights, partial, {"format": "pt", "lineage": json.dumps(lineage)})
+    partial.replace(folder / WEIGHTS_FILE)
 
 
-def load_adapter(model: nn.Module, path: Path | str, name: str = "default") -> dict:
+def read_adapter(folder: Path | str) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Config, lineage (empty if the file has none) and weights of a saved adapter.
+
+    Raises ValueError for a folder that is no adapter, or one of a form that is not supported.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+            lineage = json.loads((file.metadata() or {}).get("lineage", "{}"))
+            weights = {key: file.get_tensor(key) for key in file.keys()}
+        targets, _ = list(config["target_modules"]), (config["r"], config["lora_alpha"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} is not a readable adapter ({error!r})") from None
+    foreign = [key for key in FOREIGN if config.get(key)]
+    foreign += ["bias"] if config.get("bias", "none") != "none" else []
+    foreign += ["target_modules"] if isinstance(config["target_modules"], str) else []
+    if config.get("peft_type", "LORA") != "LORA" or foreign:
+        found = {key: config.get(key) for key in foreign or ["peft_type"]}
+        raise ValueError(f"{folder} has {found}: plain LoRA with a list of layers is supported")
+    return config | {"target_modules": targets}, lineage, weights
+
+
+def load_adapter(model: nn.Module, folder: Path | str, name: str = "default") -> dict:
     """Add a saved adapter to a model, frozen and active; returns its lineage.
 
-    Raises ValueError for a file that is no adapter, or one made for another model, with the name of
-    the weight that does not fit; the model is then as it was.
+    Raises ValueError for a folder that is no adapter, or one made for another model, with the name
+    of the weight that does not fit; the model is then as it was.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            saved = {key: file.get_tensor(key) for key in file.keys()}
-        config, lineage = json.loads(header["config"]), json.loads(header["lineage"])
-        rank, alpha, targets = (config[key] for key in ("r", "lora_alpha", "target_modules"))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable adapter ({error})") from None
-    _check_fit(model, saved, rank, targets, path)
+    config, lineage, saved = read_adapter(folder)
+    rank, alpha, targets = (config[key] for key in ("r", "lora_alpha", "target_modules"))
+    _check_fit(model, saved, rank, targets, folder)
     for weight in add_adapter(model, rank, alpha, targets, name):
         weight.requires_grad_(False)
     with torch.no_grad():
-        for path_, layer in lora_layers(model).items():
-            for part in ("lora_A", "lora_B"):
-                key = f"base_model.model.{path_}.{part}.weight"
-                if key in saved:
-                    getattr(layer, part)[name].weight.copy_(saved[key])
+        for key, weight in adapter_state(model, name).items():
+            weight.copy_(saved[key])
     return lineage
 
 
-def _check_fit(model: nn.Module, saved: dict, rank: int, targets: list, path: Path | str) -> None:
+def _check_fit(model: nn.Module, saved: dict, rank: int, targets: list, folder: Path | str) -> None:
     """ValueError unless the saved matrices are exactly those that `targets` name in the model."""
     sizes = {}
     for place, layer in target_layers(model, targets).items():
@@ -83,4 +116,4 @@ def _check_fit(model: nn.Module, saved: dict, rank: int, targets: list, path: Pa
         shape = tuple(saved[key].shape) if key in saved else None
         if shape != sizes.get(key):
             found = f"{key} has shape {shape}, and this model needs {sizes.get(key)}"
-            raise ValueError(f"{path} was made for another model: {found}")
+            raise ValueError(f"{folder} was made for another model: {found}")

@@ -1,5 +1,7 @@
 """LoRA changes nothing before training, only its own weights learn, and merging equals adapting."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from course_utils.layers import Linear
 from course_utils.models import DecoderLM, ModelConfig
 from course_utils.training import TrainingConfig
-from course_utils.training.adapter_files import adapter_state, load_adapter, save_adapter
+from course_utils.training.adapter_files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_state,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from course_utils.training.lora import (
     EVERY_LINEAR,
     LoRALinear,
@@ -135,10 +144,12 @@ def test_saved_and_loaded_adapters_are_the_same(ids_BT, tmp_path):
     for layer in lora_layers(model).values():
         layer.lora_A["skill"].weight.data = layer.lora_A["skill"].weight.bfloat16().float()
         layer.lora_B["skill"].weight.data = layer.lora_B["skill"].weight.bfloat16().float()
-    file = tmp_path / "a.safetensors"
-    save_adapter(model, file, {"base": "tiny"}, "skill")
+    save_adapter(model, tmp_path / "a", {"base": "tiny"}, "skill")
     other = tiny()
-    assert load_adapter(other, file, "again") == {"base": "tiny"}
+    assert load_adapter(other, tmp_path / "a", "again") == {"base": "tiny"}
+    config, lineage, _ = read_adapter(tmp_path / "a")
+    assert (config["r"], config["lora_alpha"], lineage) == (2, 3.0, {"base": "tiny"})
+    assert config["target_modules"] == ["q_proj", "v_proj"]
     assert torch.equal(other(ids_BT), model(ids_BT))
     assert not any(weight.requires_grad for weight in other.parameters())
     assert set(adapter_state(other, "again")) == set(adapter_state(model, "skill"))
@@ -159,13 +170,27 @@ def test_what_does_not_fit_is_refused_and_nothing_is_lost(ids_BT, tmp_path):
         set_adapter(model, "skill")
     with pytest.raises(ValueError, match="no adapter 'skill'"):
         adapter_state(model, "skill")
-    file = tmp_path / "a.safetensors"
-    save_adapter(model, file, {})
+    save_adapter(model, tmp_path / "a", {})
     wide = DecoderLM(ModelConfig(50, 24, 32, 2, 4, 2, 8))
     with pytest.raises(ValueError, match=r"q_proj.lora_A.weight has shape \(2, 16\)"):
-        load_adapter(wide, file)
+        load_adapter(wide, tmp_path / "a")
     assert not lora_layers(wide)
-    (tmp_path / "b.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="not a readable adapter"):
-        load_adapter(tiny(), tmp_path / "b.safetensors")
+    (tmp_path / "a" / WEIGHTS_FILE).write_bytes(b"no")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        with pytest.raises(ValueError, match="not a readable adapter"):
+            load_adapter(tiny(), folder)
     assert torch.equal(model(ids_BT), before)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("use_rslora", True), ("bias", "all"), ("peft_type", "IA3"), ("target_modules", ".*proj")],
+)
+def test_other_forms_of_adapters_are_refused_by_name(key, value, tmp_path):
+    model = tiny()
+    add_adapter(model, 2)
+    save_adapter(model, tmp_path, {})
+    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ValueError, match=f"{key}.*plain LoRA with a list of layers is supported"):
+        load_adapter(tiny(), tmp_path)
