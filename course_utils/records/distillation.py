@@ -1,24 +1,25 @@
 """What a small student learns from a large teacher, and what from the text alone (chapter 10).
 
-`python -m course_utils.records.distillation --jobs 2` is the form for two cores, about half an hour
-on them. The teacher is the shipped MoE model, which has read the whole training split. The student
-has a tenth of its activated parameters outside the embedding, and reads one part in forty of the
-split, 0.1 million tokens, in 500 batches of 4 x 256: five times over. Variants differ in the loss,
-and the controls in text or length:
+`python -m course_utils.records.distillation --jobs 2` is the form for two cores, a quarter of an
+hour on them. The teacher is the shipped MoE model, which has read the whole training split. The
+student has a tenth of its activated parameters outside the embedding, and reads one part in forty
+of the split, 0.1 million tokens, in 250 batches of 4 x 256: two and a half times over. Variants
+differ in the loss, and the controls in text or length:
 
 - `labels, same compute`: as many steps on labels as cost what the distilled run costs, with the
   teacher's forward pass; `labels, longer`: the student trained four times as long;
-- `labels, all text` and `distilled, all text`: the student may read what the teacher has read.
+- `labels, all text`: the student may read what the teacher has read. `distilled, all text` as well,
+  in the large form only.
 
 Temperatures are mixed half and half with the labels, as in Hinton et al. 2015; the divergences
-stand alone. Rates are swept with seed 0 on the validation split, one for runs with labels alone and
-one for all others; `--rates` gives them instead. Seeds 0, 1, 2. Results are those on 32 windows a
+stand alone. Two rates are swept with seed 0 on the validation split, for runs with labels alone and
+for all others; `--rates` gives them instead. Seeds 0, 1, 2. Results are those on 32 windows a
 domain of the test split. Distilled students of one seed and text learn side by side, batch by
 batch, so that the teacher answers once for all of them.
 
 Rows go to c10_distillation.csv as they come; `--resume` keeps those that are there.
-`--full --devices cuda:0 cuda:1 --jobs 16` is the form for GPUs: one part in ten, 600 batches of
-8 x 256, eight times as long, three rates. `--steps` tries the command.
+`--full --devices cuda:0 cuda:1 --jobs 16` is the large form, for GPUs: one part in ten, 600 batches
+of 8 x 256, controls eight times as long, three rates. `--steps` tries the command.
 """
 
 import argparse
@@ -188,7 +189,9 @@ def main() -> None:
     if given.resume and (path := FOLDER / f"{RECORD}.csv").exists():
         rows = list(csv.DictReader(path.open(encoding="utf-8")))
     done = {(row["variant"], int(row["seed"])) for row in rows}
-    grid = [(group, seed, rates[group[0].alpha > 0]) for group in groups() for seed in (0, 1, 2)]
+    grid = [
+        (group, seed, rates[group[0].alpha > 0]) for group in groups(scale) for seed in (0, 1, 2)
+    ]
     grid = [place for place in grid if (place[0][0].name, place[1]) not in done]
     for found in start(grid, *places):
         rows += found

@@ -28,16 +28,17 @@ LENGTH, TOP_K = 256, 16
 class Scale:
     """How large the comparison is; the student reads one part in `share` of each domain."""
 
-    steps: int = 500
+    steps: int = 250
     batch: int = 4
     share: int = 40
     longer: int = 4
     rates: tuple[float, ...] = (4e-3, 8e-3)
     windows: int = 32  # of each domain, to judge a student on
+    distil_all_text: bool = False
 
 
 SMALL = Scale()
-FULL = Scale(600, 8, 10, 8, (2e-3, 4e-3, 8e-3))
+FULL = Scale(600, 8, 10, 8, (2e-3, 4e-3, 8e-3), distil_all_text=True)
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,9 @@ def unsquared(student: Tensor, teacher: Tensor, temperature: float, divergence: 
     return divergence(student, teacher, temperature=temperature) / temperature**2
 
 
-def groups() -> list[tuple[Variant, ...]]:
+def groups(scale: Scale = SMALL) -> list[tuple[Variant, ...]]:
     """What is trained in one process, longest first: labels alone, or the distilled of one text."""
-    distilled = [
-        tuple(v for v in VARIANTS if v.alpha and v.all_text == text) for text in (False, True)
-    ]
-    labels = sorted((v for v in VARIANTS if not v.alpha), key=steps_of, reverse=True)
-    return [*distilled, *((variant,) for variant in labels)]
+    texts = (False, True) if scale.distil_all_text else (False,)
+    distilled = [tuple(v for v in VARIANTS if v.alpha and v.all_text == all) for all in texts]
+    labels = [v for v in VARIANTS if not v.alpha]
+    return [*distilled, *((v,) for v in sorted(labels, key=steps_of, reverse=True))]
