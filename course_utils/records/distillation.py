@@ -14,8 +14,9 @@ differ in the loss, and the controls in text or length:
 Temperatures are mixed half and half with the labels, as in Hinton et al. 2015; the divergences
 stand alone. Two rates are swept with seed 0 on the validation split, for runs with labels alone and
 for all others; `--rates` gives them instead. Seeds 0, 1, 2. Results are those on 32 windows a
-domain of the test split. Distilled students of one seed and text learn side by side, batch by
-batch, so that the teacher answers once for all of them.
+domain of the test split, and `entropy` is that of the student's predictions on 8 of them. Distilled
+students of one seed and text learn side by side, batch by batch, so that the teacher answers once
+for all of them.
 
 Rows go to c10_distillation.csv as they come; `--resume` keeps those that are there.
 `--full --devices cuda:0 cuda:1 --jobs 16` is the large form, for GPUs: one part in ten, 600 batches
@@ -47,6 +48,7 @@ from course_utils.records.distillation_setup import (
     flops_per_token,
     groups,
     loss_of,
+    mean_entropy,
     steps_of,
     student_config,
     text,
@@ -120,13 +122,14 @@ def run(
 
 
 def measured(student: DecoderLM, device: str, windows: int) -> dict[str, float]:
-    """Nats a token on both held-out splits; bits per byte on the test split, by domain as well."""
+    """Nats a token on both held-out splits; entropy and bits per byte on the test split."""
     bytes_V, corpus = course_tokenizer().token_bytes(), prepared_corpus()
     given = {"windows": windows, "device": device}
     chosen = evaluate(student, corpus, bytes_V, split="validation", **given)["all"]
     results = evaluate(student, corpus, bytes_V, split="test", **given)
     row = {"validation_nats": round(chosen.nats_per_token, 5)}
     row |= {"nats_per_token": round(results["all"].nats_per_token, 5)}
+    row |= {"entropy": round(mean_entropy(student), 5)}
     row |= {"bits_per_byte": round(results["all"].bits_per_byte, 5)}
     return row | {f"{name}_bits": round(results[name].bits_per_byte, 5) for name in DOMAINS}
 

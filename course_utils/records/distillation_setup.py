@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_utils.accounting.flops import prefill_flops, training_flops_per_token
 from course_utils.accounting.ledger import course_spec
-from course_utils.data.batches import as_ids
+from course_utils.data.batches import as_ids, first_windows
 from course_utils.distillation import (
     distillation_loss,
     forward_kl,
@@ -112,6 +112,17 @@ def steps_of(variant: Variant, scale: Scale = SMALL) -> int:
     compute = (own + teachers) / own
     times = {"same steps": 1, "same compute": compute, "longer": scale.longer}[variant.length]
     return round(scale.steps * times)
+
+
+@torch.no_grad()
+def mean_entropy(model: nn.Module, windows: int = 8) -> float:
+    """How undecided a model is about the next token, in nats: the mean over test windows."""
+    values, device = [], next(model.parameters()).device
+    for ids in prepared_corpus().ids["test"].values():
+        logits_BTV = model(first_windows(as_ids(ids), windows, LENGTH).to(device))
+        log_probs_BTV = logits_BTV.log_softmax(dim=-1)
+        values.append(-(log_probs_BTV.exp() * log_probs_BTV).sum(dim=-1).mean())
+    return float(torch.stack(values).mean())
 
 
 def loss_of(variant: Variant) -> Callable[..., Tensor]:
