@@ -6,7 +6,7 @@ the group's scale. Columns that meet large inputs deserve that. s_j is (mean |x_
 the geometric middle of its largest and smallest, and alpha is tried from 0 to 0.95: the one whose
 output is nearest on the calibration inputs is kept. At alpha 0 nothing is scaled.
 
-Undone, the scale belongs to what made the channel (`smoothquant.fold`) and costs nothing.
+Undone, the scale belongs to what made the channel and costs nothing: `awq_model` folds it.
 Left out: the search of clipped ranges (`scale_search` has one).
 Source: Lin et al. 2024, "AWQ", section 3.2.
 """

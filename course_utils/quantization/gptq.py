@@ -13,8 +13,10 @@ of the work is one matrix product. With `act_order` columns with large inputs ar
 while many others are left to correct; every column keeps the scale of its own group, so the stored
 layout does not change.
 
-Scales come from the weights before any correction, as in llm-compressor. Left out: choosing a
-group's scale when it is reached (the authors' code without `static_groups`), and several passes.
+Scales come from the weights before any correction. By default the largest weight sets them, as in
+llm-compressor, whose codes `gptq` then gives exactly; with `search` they cut the range, as the
+`mse` option of the authors' code does. Left out: choosing a group's scale when it is reached (the
+authors' code without `static_groups`), and several passes.
 Source: Frantar et al. 2023, "GPTQ", section 3 and algorithm 1.
 """
 

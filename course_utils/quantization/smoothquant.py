@@ -3,16 +3,23 @@
 x W^T does not change when input channel j is divided by s_j and weight column j multiplied by it.
 With s_j = amax|x_j|^alpha / amax|w_j|^(1 - alpha) both sides share the difficulty; at alpha 0.5
 they have the same largest magnitude in every channel. The division costs nothing when it is folded
-into what made the channel: the weight of the norm before.
+into what made the channel, the weight of the norm before: so it is done for query, key and value,
+and for gate and up. No norm makes what goes into the output and down projections: it stays as it
+is, as in the paper.
 
-Left out: the search for alpha layer by layer, and inputs that no norm makes.
-Source: Xiao et al. 2023, "SmoothQuant", equations 3 and 4.
+Left out: the search for alpha layer by layer, and norms that experts read.
+Source: Xiao et al. 2023, "SmoothQuant", equations 3 and 4, section 4.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from course_utils.attention import GroupedQueryAttention
+from course_utils.layers import MLP
+from course_utils.models.blocks import DecoderLayer
+from course_utils.quantization.calibration import InputStats
 
 SMALLEST = torch.finfo(torch.float32).eps
 
@@ -38,3 +45,40 @@ def fold(norm_I: Tensor, weights_OI: Sequence[Tensor], scale_I: Tensor) -> None:
     norm_I.div_(scale_I)
     for weight_OI in weights_OI:
         weight_OI.mul_(scale_I)
+
+
+def norm_readers(model: nn.Module) -> Iterator[tuple[Tensor, dict[str, nn.Linear]]]:
+    """(weight of a norm, its readers by name) for both norms of every layer of a decoder.
+
+    Raises ValueError for layers that are not grouped-query attention and one MLP.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, DecoderLayer):
+            continue
+        for part, kind in ((layer.self_attn, GroupedQueryAttention), (layer.mlp, MLP)):
+            if not isinstance(part, kind):
+                raise ValueError(
+                    f"{name} has a {type(part).__name__}: scales are folded into the norms of "
+                    "dense layers only (grouped-query attention and one MLP)"
+                )
+        for norm, place, readers in (
+            (layer.input_layernorm, "self_attn", ("q_proj", "k_proj", "v_proj")),
+            (layer.post_attention_layernorm, "mlp", ("gate_proj", "up_proj")),
+        ):
+            part = getattr(layer, place)
+            yield norm.weight, {f"{name}.{place}.{one}": getattr(part, one) for one in readers}
+
+
+@torch.no_grad()
+def smooth_model(
+    model: nn.Module, stats: Mapping[str, InputStats], alpha: float = 0.5
+) -> nn.Module:
+    """Smooth the inputs of query, key, value, gate and up, in place; returns the model.
+
+    stats: from `calibration.collect`. Until something is rounded the model computes the same.
+    """
+    for norm_I, readers in norm_readers(model):
+        amax_I = stats[next(iter(readers))].amax_I
+        weights_OI = [part.weight for part in readers.values()]
+        fold(norm_I, weights_OI, smoothing_scale(amax_I, torch.cat(weights_OI), alpha))
+    return model
