@@ -163,19 +163,17 @@ def _lowest(values: Sequence[float]) -> int:
 
 
 def family_lines(lineages: Mapping[str, Mapping]) -> list[str]:
-    """The checkpoints as a tree, each under its base: name and method, in lines."""
+    """The checkpoints as a tree, each under its base, or its teacher where it has no base: name and
+    method, in lines."""
+    parents = {name: line.get("base") or line.get("teacher") for name, line in lineages.items()}
 
-    def below(base: str | None, indent: str) -> list[str]:
+    def below(parent: str | None, indent: str) -> list[str]:
         lines = []
-        for name, lineage in lineages.items():
-            if lineage.get("base") == base:
-                lines.append(f"{indent}{name}: {lineage['method']}")
-                lines += below(name, indent + "    ")
+        for name in (name for name, own in parents.items() if own == parent):
+            lines += [f"{indent}{name}: {lineages[name]['method']}", *below(name, indent + "    ")]
         return lines
 
-    known = set(lineages) | {None}
-    foreign = dict.fromkeys(line.get("base") for line in lineages.values())
     lines = below(None, "")
-    for base in (base for base in foreign if base not in known):
-        lines += [f"{base} (not shipped)", *below(base, "    ")]
+    for foreign in dict.fromkeys(own for own in parents.values() if own not in {None, *lineages}):
+        lines += [f"{foreign} (not shipped)", *below(foreign, "    ")]
     return lines

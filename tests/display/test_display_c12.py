@@ -58,11 +58,13 @@ def test_a_tree_under_each_base():
         "dense": {"base": None, "method": "trained"},
         "grandchild": {"base": "child", "method": "adapted"},
         "other": {"base": "elsewhere", "method": "copied"},
+        "student": {"base": None, "teacher": "dense", "method": "distilled"},
     }
     assert c12.family_lines(lineages) == [
         "dense: trained",
         "    child: cut",
         "        grandchild: adapted",
+        "    student: distilled",
         "elsewhere (not shipped)",
         "    other: copied",
     ]
