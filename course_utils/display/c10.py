@@ -1,6 +1,7 @@
-"""The pictures of chapter 10: softened distributions, modes covered and sought, one live pair."""
+"""The pictures of chapter 10: softened distributions, modes covered and sought, pairs, the grid."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 
 import numpy as np
 import torch
@@ -51,6 +52,24 @@ def plot_pair(curves: dict[str, Sequence[float]], every: int) -> None:
     axis.set_ylabel("held-out loss (nats per token)")
     axis.legend()
     show_figure(fig, "held-out loss against the step for a student on labels and a distilled one.")
+
+
+def plot_grid(nats: Mapping[str, Sequence[float]], base: str) -> None:
+    """Nats per token of recorded variants, a dot for each seed and a line at the mean."""
+    fig, (axis,) = figure(width=8.0, height=4.4)
+    names = sorted(nats, key=lambda name: mean(nats[name]), reverse=True)
+    for place, name in enumerate(names):
+        colour = COLOURS[1] if name.startswith("labels") else COLOURS[0]
+        axis.plot(nats[name], [place] * len(nats[name]), "o", color=colour, alpha=0.7)
+        axis.vlines(mean(nats[name]), place - 0.3, place + 0.3, color=colour)
+    axis.axvline(mean(nats[base]), color="grey", linestyle=":")
+    axis.set_yticks(range(len(names)), names)
+    axis.set(title=f"Lowest mean: {names[-1]} (recorded)", xlabel="test (nats per token)")
+    show_figure(
+        fig,
+        "nats per token of each variant, best at the top, a dot for each of three seeds and a line "
+        f"at the mean; on labels in orange, distilled in blue; the dotted line is {base!r}.",
+    )
 
 
 def soft_explorer(
