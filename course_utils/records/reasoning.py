@@ -2,20 +2,22 @@
 teacher's texts, right and wrong, from the teacher's scores, and from a sloppy verifier.
 
 `python -m course_utils.records.reasoning --stage teacher` trains the teacher on worked steps and
-writes models/shipped/reasoner.safetensors, in a quarter of an hour on one core. `--stage students
---jobs 2` lets it answer the students' questions and trains students of a fifth of its size, seeds
-0, 1, 2, in about half an hour on two cores; it writes reasoner_student.safetensors ("kept traces",
-seed 0) and c11_reasoning.csv, row by row as they come. `--resume` keeps the rows that are there and
-the traces. `--full --devices cuda:0 cuda:1 --jobs 16` is the larger form, for GPUs.
+writes models/shipped/reasoner.safetensors, in a quarter of an hour on one core. `--stage base`
+trains the model that all students begin as, a fifth of the teacher's size, on easy puzzles, and
+writes reasoner_base.safetensors. `--stage students --jobs 2` lets the teacher answer the students'
+questions and trains the students, seeds 0, 1, 2, in about ten minutes on two cores; it writes
+reasoner_student.safetensors ("kept traces", seed 0) and c11_reasoning.csv, row by row as they come.
+`--resume` keeps the rows that are there and the traces. `--full --devices cuda:0 cuda:1 --jobs 16`
+is the larger form, for GPUs. A seed decides the order of texts and the samples; the base is one.
 
 Compute is equal: each method gets the operations of "kept traces", in which the teacher's sampling
 and scoring and the student's own sampling are counted; what it does not spend on them, it spends on
-training. Methods: "answers" sees question and answer; "worked steps" is the control, what the
-teacher itself learned from; "kept traces" are the teacher's first right completions; "unfiltered"
-its first ones; "N% wrong" has wrong ones in place of so many; "on policy" spends half of the budget
-on kept traces and half on the teacher's scores of its own texts. "own samples, VERIFIER" is not at
-equal compute: a student begun on kept traces samples, keeps what the verifier lets through, and
-learns from it, in three rounds.
+training. Methods: "answers" sees question and answer; "kept traces" are the teacher's first right
+completions; "unfiltered" its first ones; "N% wrong" has wrong ones in place of so many, sampled hot
+where the teacher is right otherwise; "on policy" spends half of the budget on kept traces and half
+on the teacher's scores of its own texts; "base" is trained no further. "own samples, VERIFIER" is
+not at equal compute: the base samples, keeps what the verifier lets through, and learns from it, in
+three rounds.
 """
 
 import argparse
@@ -34,7 +36,6 @@ from course_utils.distillation.sequence import keep_traces
 from course_utils.models import DecoderLM, load_checkpoint
 from course_utils.models.checkpoints import SHIPPED
 from course_utils.records.reasoning_setup import (
-    DETOURS,
     FULL,
     NEW,
     SMALL,
@@ -46,9 +47,9 @@ from course_utils.records.reasoning_setup import (
     example_flops,
     learn,
     measure,
-    new_model,
     ship,
     student_questions,
+    train_base,
     train_teacher,
     write_traces,
 )
@@ -60,6 +61,7 @@ KEYS = ("method", "seed", "round")
 TOLERANCE = {"accuracy": 0.05, "hardest_third": 0.08}
 REASONING_CODE = (*CODE, "data/puzzles.py", "distillation/sequence.py", "distillation/on_policy.py")
 REASONING_CODE += ("distillation/losses.py", "training/supervised.py")
+UNTRAINED = ((1, "base"), (2, "base"))  # would be the same row again
 VERIFIERS = {"strict": puzzles.verify, "sloppy": puzzles.mentions_answer}
 OWN = {f"own samples, {name}": verifier for name, verifier in VERIFIERS.items()}
 TEXT = 76  # symbols of a question and its worked steps, on average: what compute is counted with
@@ -72,13 +74,13 @@ def wrong_shares(scale: Scale) -> dict[str, float]:
 
 def methods(scale: Scale) -> list[str]:
     """Every method, as the record lists them."""
-    right = ["answers", "worked steps", "kept traces", "unfiltered"]
+    right = ["base", "answers", "kept traces", "unfiltered"]
     return [*right, *wrong_shares(scale), "on policy", *OWN]
 
 
 def spent_before(method: str, scale: Scale) -> int:
     """Operations of the teacher's sampling before the student's training begins."""
-    if method in ("answers", "worked steps"):
+    if method == "answers":
         return 0
     each = 1 if method == "unfiltered" else scale.samples
     return scale.questions * each * example_flops(TEACHER_CONFIG, TEXT)[0]
@@ -95,8 +97,6 @@ def pairs_of(method: str, seed: int, scale: Scale) -> list[tuple[str, str]]:
     questions, rng = student_questions(scale), random.Random(seed)
     if method == "answers":
         return [(q, puzzles.answer_of(q) + puzzles.END) for q in questions]
-    if method == "worked steps":
-        return [(q, puzzles.worked(q, rng, DETOURS)) for q in questions]
     traces = json.loads(TRACES.read_text(encoding="utf-8"))
     both = list(zip(questions, traces["samples"], strict=True))
     if method == "unfiltered":
@@ -131,9 +131,12 @@ def on_policy(student: DecoderLM, seed: int, left: float, device: str, scale: Sc
 
 def run(method: str, seed: int, device: str, scale: Scale) -> list[dict]:
     """Train one student and measure it."""
+    student = load_checkpoint(SHIPPED / "reasoner_base.safetensors").to(device)
+    if method == "base":
+        return [row(method, seed, 0, 0, 0, 0, 0, measure(student, scale))]
     if method in OWN:
-        return own_samples(method, seed, device, scale)
-    student, pairs = new_model(STUDENT_CONFIG, seed, device), pairs_of(method, seed, scale)
+        return own_samples(student, method, seed, scale)
+    pairs = pairs_of(method, seed, scale)
     length = round(mean(len(question + completion) for question, completion in pairs))
     batch = scale.batch * example_flops(STUDENT_CONFIG, length)[1]
     left = budget(scale) - spent_before(method, scale)
@@ -143,18 +146,15 @@ def run(method: str, seed: int, device: str, scale: Scale) -> list[dict]:
     scored = on_policy(student, seed, half, device, scale) if method == "on policy" else 0
     found = measure(student, scale)
     if method == "kept traces" and seed == 0:
-        data, texts = "its verified completions", taken * scale.batch
-        ship(student, "reasoner_student", "reasoner", data, texts, found)
+        how = "sequence-level distillation", "verified completions of reasoner"
+        ship(student, "reasoner_student", "reasoner_base", *how, taken * scale.batch, found)
     return [row(method, seed, 0, taken, scored, len(pairs), budget(scale), found)]
 
 
-def own_samples(method: str, seed: int, device: str, scale: Scale) -> list[dict]:
-    """Rounds of sampling, judging and learning, from a student begun on kept traces."""
-    student, verifier = new_model(STUDENT_CONFIG, seed, device), OWN[method]
-    pairs, begin = pairs_of("kept traces", seed, scale), max(1, scale.steps // 2)
-    again = max(1, scale.steps // 10)
-    learn(student, pairs, begin, scale.batch, seed)
-    rows = [row(method, seed, 0, begin, 0, len(pairs), "", measure(student, scale))]
+def own_samples(student: DecoderLM, method: str, seed: int, scale: Scale) -> list[dict]:
+    """Rounds of sampling, judging and learning, with no teacher."""
+    verifier, again = OWN[method], max(1, scale.steps // 10)
+    rows = []
     for number in range(1, scale.rounds + 1):
         sampler = random.Random(number)
         questions = sampler.sample(student_questions(scale), scale.round_questions)
@@ -192,8 +192,9 @@ def train_students(devices: list[str], jobs: int, scale: Scale, resume: bool) ->
     if not (resume and TRACES.exists()):
         write_traces(devices[0], scale)
     done = {(row["method"], int(row["seed"])) for row in rows}
-    grid = [(method, seed) for seed in (0, 1, 2) for method in reversed(methods(scale))]
-    grid = [place for place in grid if place not in done]
+    grid = [(method, seed) for seed in (0, 1, 2) for method in methods(scale)]
+    grid = [place for place in grid if place not in done and place[::-1] not in UNTRAINED]
+    grid.sort(key=lambda place: (place[1], place[0] != "kept traces"))  # the one that ships first
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
         waiting = [
@@ -216,16 +217,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", nargs="+", default=["cpu"])
     parser.add_argument("--jobs", type=int, default=1, help="students trained at the same time")
-    parser.add_argument("--stage", choices=("all", "teacher", "students"), default="all")
+    parser.add_argument("--stage", choices=("all", "teacher", "base", "students"), default="all")
     parser.add_argument("--full", action="store_true", help="the form for GPUs")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are recorded")
     given = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     scale = FULL if given.full else SMALL
-    if given.stage != "students":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
+    if given.stage in ("all", "teacher"):
         train_teacher(given.devices[0], scale)
-    if given.stage != "teacher":
+    if given.stage in ("all", "base"):
+        train_base(given.devices[0], scale)
+    if given.stage in ("all", "students"):
         train_students(given.devices, given.jobs, scale, given.resume)
 
 

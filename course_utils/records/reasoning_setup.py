@@ -24,8 +24,9 @@ from course_utils.training.supervised import encode_examples, fine_tune
 
 TRACES = FOLDER / "c11_traces.partial.json"  # between the stages; removed at the end
 NEW = 76  # the most symbols of a completion
-DETOURS, HOT = 0.15, (1.3, 1.6, 2.0)  # HOT: temperatures at which wrong traces are collected
-RATE, LIKE_LENGTHS = 4e-3, 16
+DETOURS, HOT = 0.15, (1.5, 2.0)  # HOT: temperatures at which wrong traces are collected
+EASY = (1, 2, 3)  # operations of the questions that students have seen before
+RATE, STUDENT_RATE, LIKE_LENGTHS = 4e-3, 2e-3, 16
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,21 @@ class Scale:
 
     teacher_steps: int = 3000
     teacher_questions: int = 40_000
-    questions: int = 3000  # that the students learn from
+    base_steps: int = 2500
+    questions: int = 2000  # that the students learn from
     samples: int = 2  # of the teacher for each, at temperature 1
-    steps: int = 1000  # of a student on kept traces; others get the same compute
+    steps: int = 400  # of a student on kept traces; others get the same compute
     batch: int = 32
     on_policy_batch: int = 64
-    tested: int = 240
+    tested: int = 180
     tries: int = 8  # samples of a test question, for pass@k
     rounds: int = 3
-    round_questions: int = 500
+    round_questions: int = 300
     shares: tuple[float, ...] = (0.5, 1.0)  # of wrong traces
 
 
 SMALL = Scale()
-FULL = Scale(3000, 60_000, 6000, 4, 1500, 64, 128, 360, 16, 3, 2000, (0.25, 0.5, 1.0))
+FULL = Scale(3000, 60_000, 3000, 6000, 4, 1500, 64, 128, 360, 16, 3, 2000, (0.25, 0.5, 1.0))
 
 
 def model_config(width: int, layers: int) -> ModelConfig:
@@ -76,12 +78,13 @@ def example_flops(config: ModelConfig, tokens: int) -> tuple[int, int]:
     return prefill_flops(spec, tokens, logits=tokens), int(training)
 
 
-def learn(model: DecoderLM, pairs: list, steps: int, batch: int, seed: int) -> None:
+def learn(
+    model: DecoderLM, pairs: list, steps: int, batch: int, seed: int, rate: float = STUDENT_RATE
+) -> None:
     """Fine-tune on (question, completion) pairs, the loss on the completions."""
     examples = encode_examples(puzzles.encode, pairs, puzzles.PAD_ID)
-    config = TrainingConfig(
-        steps, batch, peak_learning_rate=RATE, warmup_steps=30, weight_decay=0.01, seed=seed
-    )
+    options = {"warmup_steps": 1 + min(30, steps // 10), "weight_decay": 0.01, "seed": seed}
+    config = TrainingConfig(steps, batch, peak_learning_rate=rate, **options)
     fine_tune(model, examples, config, group=LIKE_LENGTHS, progress=False)
 
 
@@ -131,24 +134,46 @@ def measure(model: DecoderLM, scale: Scale) -> dict:
 
 
 def train_teacher(device: str, scale: Scale) -> None:
-    """Write reasoner.safetensors."""
-    rng, questions = random.Random(0), puzzles.questions(0, scale.teacher_questions)
+    """Write reasoner.safetensors: what has read worked steps of every difficulty."""
+    questions = puzzles.questions(0, scale.teacher_questions)
+    train_on_steps("reasoner", TEACHER_CONFIG, questions, scale.teacher_steps, device, scale)
+
+
+def train_base(device: str, scale: Scale) -> None:
+    """Write reasoner_base.safetensors, which all students begin as: it has read easy ones."""
+    questions = puzzles.questions(3, scale.teacher_questions, EASY)
+    train_on_steps("reasoner_base", STUDENT_CONFIG, questions, scale.base_steps, device, scale)
+
+
+def train_on_steps(
+    name: str, config: ModelConfig, questions: list[str], steps: int, device: str, scale: Scale
+) -> None:
+    """Train on worked steps of questions that no student learns from and no test asks."""
+    rng = random.Random(0)
     seen = set(student_questions(scale)) | set(puzzles.questions(2, scale.tested))
     pairs = [(q, puzzles.worked(q, rng, DETOURS)) for q in questions if q not in seen]
-    model = new_model(TEACHER_CONFIG, 0, device)
-    learn(model, pairs, scale.teacher_steps, scale.batch, seed=0)
+    model = new_model(config, 0, device)
+    learn(model, pairs, steps, scale.batch, seed=0, rate=RATE)
     found = measure(model, scale)
-    print("teacher", found, flush=True)
+    print(name, found, flush=True)
     data = f"worked steps of {len(pairs)} generated puzzles"
-    ship(model, "reasoner", None, data, scale.teacher_steps * scale.batch, found)
+    ship(model, name, None, "trained from random weights", data, steps * scale.batch, found)
 
 
-def ship(model, name: str, base: str | None, data: str, texts: int, found: dict) -> None:
+def ship(
+    model: DecoderLM,
+    name: str,
+    base: str | None,
+    method: str,
+    data: str,
+    texts: int,
+    found: dict,
+) -> None:
     """Write a checkpoint with its lineage; `texts` is the number of examples trained on."""
     lineage = {
         "recipe": "course_utils.records.reasoning",
         "base": base,
-        "method": "trained from random weights" if base is None else "sequence-level distillation",
+        "method": method,
         "data": data,
         "examples": texts,
         "seed": 0,
