@@ -29,7 +29,7 @@ RECORD = "c09_acceptance"
 KEYS = ("draft", "domain", "temperature", "seed")
 TOLERANCE = {"tokens_per_round": 0.2, "first": 0.15}
 DRAFTS, TEMPERATURES, SEEDS = ("mtp", "ngram"), (0.0, 1.0), (0, 1, 2)
-PASSAGES, PROMPT, NEW, K = 2, 64, 40, 3
+PASSAGES, PROMPT, NEW, K = 6, 64, 100, 3
 PLACES = ("first", "second", "third")
 CODE = (*MTP_CODE, "generation/acceptance.py", "generation/drafts.py", "generation/speculative.py")
 
