@@ -84,18 +84,23 @@ def plot_healing(rows: Sequence[Mapping]) -> None:
     """Recorded bits per byte by cut and way, a dot for each seed; a line for the uncut model."""
     cuts = list(dict.fromkeys(row["cut"] for row in rows))
     ways = list(dict.fromkeys(row["way"] for row in rows))
-    fig, axes = figure(columns=len(cuts), width=9.0, height=3.8)
+    fig, axes = figure(columns=len(cuts), width=9.0 if len(cuts) > 1 else 6.5, height=3.6)
     for axis, cut in zip(axes, cuts, strict=True):
         own = [row for row in rows if row["cut"] == cut]
+        means = {}
         for place, way in enumerate(ways):
             values = [row["bits_per_byte"] for row in own if row["way"] == way]
+            means[way] = mean(values)
             axis.plot([place] * len(values), values, "o", color=COLOURS[place], alpha=0.7)
-            axis.hlines(mean(values), place - 0.3, place + 0.3, color=COLOURS[place])
-        axis.axhline(own[0]["bits_whole"], color="grey", linestyle=":")
+            axis.hlines(means[way], place - 0.3, place + 0.3, color=COLOURS[place])
+        axis.axhline(own[0]["bits_whole"], color="grey", linestyle=":", label="uncut model")
         labels = [way.replace(", ", "\n") for way in ways]
-        axis.set_xticks(range(len(ways)), labels, fontsize=8, rotation=30)
-        axis.set_title(f"{cut}: {own[0]['parameters'] / 1e6:.1f} M left")
+        turned = {"fontsize": 8, "rotation": 30} if len(cuts) > 1 else {}
+        axis.set_xticks(range(len(ways)), labels, **turned)
+        best = min(means, key=means.__getitem__)
+        axis.set_title(f"{cut}, {own[0]['parameters'] / 1e6:.1f} M left: {best} is lowest")
     axes[0].set_ylabel("test (bits per byte)")
+    axes[0].legend()
     fig.tight_layout()
     show_figure(
         fig,

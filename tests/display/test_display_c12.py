@@ -28,12 +28,15 @@ def test_titles_name_the_winner():
 
 def test_healing_has_a_panel_for_every_cut():
     rows = [
-        {"cut": cut, "way": way, "bits_per_byte": 1.5, "bits_whole": 1.2, "parameters": 2e6}
-        for cut in ("width", "depth")
-        for way in ("distilled", "data, same compute")
+        {"cut": cut, "way": way, "bits_per_byte": bits, "bits_whole": 1.2, "parameters": 2e6}
+        for cut, own in (("width", (1.5, 1.6)), ("depth", (1.9, 1.7)))
+        for way, bits in zip(("distilled", "data, same compute"), own, strict=True)
     ]
     c12.plot_healing(rows)
-    assert titles() == ["width: 2.0 M left", "depth: 2.0 M left"]
+    assert titles() == [
+        "width, 2.0 M left: distilled is lowest",
+        "depth, 2.0 M left: data, same compute is lowest",
+    ]
 
 
 def test_the_board_measures_each_way_once():
