@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,7 @@ def text(share: int = SMALL.share) -> Tensor:
     return torch.cat([as_ids(ids[: len(ids) // share]) for ids in parts])
 
 
+@cache
 def flops_per_token() -> tuple[float, float]:
     """Operations a token: training the student, and the teacher's forward pass."""
     student = course_spec(student_config().to_dict())
