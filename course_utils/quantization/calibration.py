@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from course_utils.layers import swiglu
 from course_utils.moe.layer import Experts
+from course_utils.quantization.affine import check_finite
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class InputStats:
     hessian_II: Tensor
 
 
-def input_stats(x_TI: Tensor) -> InputStats:
-    """The statistics of inputs x (..., I). Without a token all are zero."""
+def input_stats(x_TI: Tensor, name: str = "the input") -> InputStats:
+    """The statistics of inputs x (..., I). Without a token all are zero.
+
+    Raises ValueError, naming the input and the token (row), for infinities and NaN.
+    """
     x_TI = x_TI.detach().reshape(-1, x_TI.shape[-1]).float()
+    check_finite(x_TI, name)
     T = len(x_TI)
     if T == 0:
         zeros_I = x_TI.new_zeros(x_TI.shape[1])
@@ -85,11 +90,12 @@ def collect(model: nn.Module, ids_BT: Tensor, batch: int = 8) -> dict[str, Input
     """`InputStats` of every linear layer and expert while the model reads ids (B, T).
 
     Keys are the layers' names; of experts `<stack>.<e>` (gate and up) and `<stack>.<e>.down`.
+    Raises ValueError, naming the layer, for inputs that are infinite or NaN.
     """
     found: dict[str, InputStats] = {}
 
     def add(name: str, x_TI: Tensor) -> None:
-        new = input_stats(x_TI)
+        new = input_stats(x_TI, f"the input of {name}")
         found[name] = together(found[name], new) if name in found else new
 
     def read_experts(name: str, part: Experts, args: tuple) -> None:

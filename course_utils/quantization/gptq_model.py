@@ -58,6 +58,7 @@ def gptq_model(
 
     scheme: (name, columns) -> QuantizationArgs, or None to leave a layer. The weights become what
     the codes stand for; the codes come back by weight name. `done` is called after each layer.
+    Raises ValueError, naming the layer, for inputs that are infinite or NaN.
     """
     codes: dict[str, Codes] = {}
     shared: dict[str, Tensor] = {}  # H and its factor, for the next layer with the same input
@@ -68,7 +69,7 @@ def gptq_model(
         if (args := scheme(name, part.in_features)) is None:
             return
         if shared.get("x") is not x:
-            hessian_II = input_stats(x).hessian_II
+            hessian_II = input_stats(x, f"the input of {name}").hessian_II
             factor_II = None if act_order else inverse_cholesky(hessian_II, damp)
             shared.update(x=x, hessian_II=hessian_II, upper_II=factor_II)
         given = {"hessian_II": shared["hessian_II"], "upper_II": shared["upper_II"]}
