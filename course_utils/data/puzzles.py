@@ -1,10 +1,10 @@
 """Puzzles with worked steps: small tasks that a small model can solve, and a strict verifier.
 
-A question lists statements in any order and asks for the value of one letter. Only the last digit
-of every result is kept. A completion works forward from the given number, one statement a step,
-and ends with the answer and a full stop.
+A question lists statements, each after the one that it needs, and asks for the value of one letter.
+Only the last digit of every result is kept. A completion works forward from the given number, one
+statement a step, and ends with the answer and a full stop.
 
-    question      c=b*7;k=b-1;a=3;b=a+5;c?
+    question      a=3;b=a+5;k=b-1;c=b*7;c?
     completion    a=3;b=3+5=8;c=8*7=6;6.
 
 The difficulty of a question is the number of operations that its answer needs, here 2. `k` is an
@@ -15,7 +15,9 @@ last digit forgets where it came from.
 Every text is made of the 34 symbols of `SYMBOLS`, one token each. `verify` works every step out
 anew. `answer_is_right` looks at the answer alone, which is what answers without steps can be judged
 by; `mentions_answer` is sloppy on purpose: the right digit anywhere will do. Left out: results of
-several digits, and statements of two letters (a tree of steps in place of a chain).
+several digits, statements of two letters (a tree of steps in place of a chain), and statements in
+any order (`verify` takes them; models of this size learn to find the next one only after much more
+training).
 """
 
 import random
@@ -113,14 +115,19 @@ def worked(question: str, rng: random.Random | None = None, detours: float = 0.0
 
 
 def make_question(rng: random.Random, steps: int, extras: int = EXTRAS) -> str:
-    """A question of difficulty `steps` with so many extras, letters and order at random."""
+    """A question of difficulty `steps` with so many extras, at random places after what they
+    need."""
     letters = rng.sample(LETTERS, steps + 1 + extras)
     statements = [f"{letters[0]}={rng.choice(DIGITS)}"]
     for number in range(1, len(letters)):
         operation = rng.choice("+-*")
         source = letters[number - 1] if number <= steps else rng.choice(letters[:number])
-        statements.append(f"{letters[number]}={source}{operation}{rng.choice(OPERANDS[operation])}")
-    rng.shuffle(statements)
+        place = len(statements)
+        if number > steps:
+            needs = next(n for n, text in enumerate(statements) if text[0] == source)
+            place = rng.randint(needs + 1, len(statements))
+        text = f"{letters[number]}={source}{operation}{rng.choice(OPERANDS[operation])}"
+        statements.insert(place, text)
     return ";".join([*statements, letters[steps] + "?"])
 
 

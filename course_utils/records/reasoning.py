@@ -2,7 +2,7 @@
 teacher's texts, right and wrong, from the teacher's scores, and from a sloppy verifier.
 
 `python -m course_utils.records.reasoning --stage teacher` trains the teacher on worked steps and
-writes models/shipped/reasoner.safetensors, in a quarter of an hour on one core. `--stage base`
+writes models/shipped/reasoner.safetensors, in some five minutes on one core. `--stage base`
 trains the model that all students begin as, a fifth of the teacher's size, on easy puzzles, and
 writes reasoner_base.safetensors. `--stage students --jobs 2` lets the teacher answer the students'
 questions and trains the students, seeds 0, 1, 2, in about ten minutes on two cores; it writes

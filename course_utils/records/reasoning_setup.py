@@ -33,9 +33,9 @@ RATE, STUDENT_RATE, LIKE_LENGTHS = 4e-3, 2e-3, 16
 class Scale:
     """How large the comparison is; steps are of `batch` examples."""
 
-    teacher_steps: int = 3000
+    teacher_steps: int = 1200
     teacher_questions: int = 40_000
-    base_steps: int = 2500
+    base_steps: int = 1000
     questions: int = 2000  # that the students learn from
     samples: int = 2  # of the teacher for each, at temperature 1
     steps: int = 400  # of a student on kept traces; others get the same compute

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from course_utils.data.puzzles import (
     DIFFICULTIES,
+    EXTRAS,
     SYMBOLS,
     answer_is_right,
     answer_of,
@@ -16,6 +17,7 @@ from course_utils.data.puzzles import (
     difficulty,
     encode,
     mentions_answer,
+    needed,
     questions,
     read_question,
     verify,
@@ -73,6 +75,20 @@ def test_what_the_other_two_verifiers_let_through():
     assert answer_is_right(QUESTION, "6.") and not answer_is_right(QUESTION, "6")
     assert not answer_is_right(QUESTION, "16.") and mentions_answer(QUESTION, "16.")
     assert mentions_answer(QUESTION, "0123456789")
+
+
+def test_statements_stand_after_what_they_need_and_extras_anywhere_after_it():
+    extra_places = set()
+    for question in questions(6, 600):
+        statements, asked = read_question(question)
+        known = set()
+        for name, expression in statements.items():
+            assert expression in "0123456789" or expression[0] in known
+            known.add(name)
+        chain = needed(question)
+        assert len(statements) == len(chain) + EXTRAS and chain[-1] == asked
+        extra_places |= {n for n, name in enumerate(statements) if name not in chain}
+    assert extra_places == set(range(1, DIFFICULTIES[-1] + 1 + EXTRAS))
 
 
 def test_questions_are_reproducible_different_and_evenly_spread():
