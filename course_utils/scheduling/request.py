@@ -28,6 +28,7 @@ class Request:
     blocks: list[int] = field(default_factory=list)
     registered: int = 0  # blocks at the beginning that were offered to the prefix cache
     cached_tokens: int = 0  # found in the prefix cache when the request was first admitted
+    received: int = 0  # tokens whose keys and values come with the request, from another node
     admissions: int = 0
     preemptions: int = 0
 
@@ -38,6 +39,11 @@ class Request:
             raise ValueError(
                 f"request {self.id} may have {self.limit} tokens and begins with {self.known}: "
                 "shorten the prompt"
+            )
+        if not 0 <= self.received < self.known:
+            raise ValueError(
+                f"request {self.id} comes with {self.received} computed tokens of {self.known}: at "
+                "least the last one must be left to compute"
             )
 
     @property

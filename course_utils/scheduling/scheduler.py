@@ -142,6 +142,7 @@ class Scheduler:
     def _preempt(self, request: Request, plan: Plan) -> None:
         self._withdraw(request)
         request.preemptions += 1
+        request.received = 0  # they were in its blocks
         request.state = WAITING
         self.waiting.appendleft(request)
         plan.preempted.append(request)
@@ -152,31 +153,31 @@ class Scheduler:
         self.pool.release(request.blocks)
         request.blocks, request.computed, request.registered, request.drafts = [], 0, 0, 0
 
-    def _entry(self, request: Request, budget: int) -> tuple[list[int], int, int] | None:
-        """Cached blocks, tokens and new blocks of an admission now; None if blocks are missing.
+    def _entry(self, request: Request, budget: int) -> tuple[list[int], int, int, int] | None:
+        """Cached blocks, first token, tokens, new blocks; None if blocks are missing now.
 
         At least the last known token is computed, whatever is cached: its logits choose the next.
         """
         whole = (request.known - 1) // self.config.block_size
         shared = self.pool.find(request.keys[:whole])
-        start = len(shared) * self.config.block_size
+        start = max(len(shared) * self.config.block_size, request.received)
         count = min(request.known - start, budget, self.config.max_chunk or budget)
         new = self.blocks_for(start + count) - len(shared)
         if self.pool.need(shared, new) > self.pool.available:
             return None
-        return shared, count, new
+        return shared, start, count, new
 
     def _admit(self, request: Request, budget: int, plan: Plan) -> int:
         """Begin with what the prefix cache holds; 0 if the blocks do not suffice now."""
         if not (entry := self._entry(request, budget)):
             return 0
-        shared, count, new = entry
+        shared, start, count, new = entry
         self.waiting.popleft()
         self.running.append(request)
         request.blocks, request.registered = self.pool.take(shared, new), len(shared)
-        request.computed, request.state = len(shared) * self.config.block_size, RUNNING
+        request.computed, request.state = start, RUNNING
         if not request.admissions:
-            request.cached_tokens = request.computed
+            request.cached_tokens = len(shared) * self.config.block_size
         request.admissions += 1
         plan.chunks.append(Chunk(request, request.computed, count))
         return count
@@ -228,6 +229,12 @@ class Scheduler:
         0 if the next plan is another one. It holds if nobody arrives or is ended meanwhile, and if
         no request gets further keys; a simulator then takes the steps at once (`advance`).
         """
+        if self.waiting and self._could_admit(self.waiting[0]):
+            return 0
+        return self._alike()
+
+    def _alike(self) -> int:
+        """How many steps the running requests could take, one token each, by themselves."""
         running, config = self.running, self.config
         if not running or len(running) > config.max_tokens:
             return 0
@@ -235,8 +242,6 @@ class Scheduler:
             waits_for_keys = len(request.keys) * config.block_size > request.computed
             if request.left != 1 or request.drafts or waits_for_keys:
                 return 0
-        if self.waiting and self._could_admit(self.waiting[0]):
-            return 0
         low, high = 0, min(request.limit - request.known for request in running)
         while low < high:  # the most steps whose blocks are there
             steps = (low + high + 1) // 2
@@ -257,8 +262,11 @@ class Scheduler:
         return sum(self.blocks_for(r.computed + steps) - len(r.blocks) for r in self.running)
 
     def advance(self, steps: int) -> None:
-        """Take `steady` steps at once: the same as so many times `plan`, `done` and `grow`."""
-        if steps > (most := self.steady()):
+        """Take `steady` steps at once: the same as so many times `plan`, `done` and `grow`.
+
+        Requests that were added since `steady` was asked wait until these steps are over.
+        """
+        if steps > (most := self._alike()):
             raise ValueError(f"{steps} steps at once: only the next {most} are all alike")
         for request in self.running:
             need = self.blocks_for(request.computed + steps) - len(request.blocks)

@@ -259,3 +259,49 @@ def test_requests_that_cannot_fit_are_refused_with_the_remedy():
         scheduler.grow(request, 2)
     with pytest.raises(ValueError, match="only the next 0"):
         scheduler.advance(1)
+
+
+def test_received_tokens_are_not_computed_until_a_preemption_loses_them():
+    drive = Drive(SchedulerConfig(num_blocks=6, block_size=2, max_tokens=8))
+    local = drive.add(0, 4, 6, 0)
+    drive.step()
+    request = Request(1, 5, 9, received=4)
+    drive.texts[request] = 1
+    drive.keys = lambda request: None
+    drive.scheduler.add(request)
+    (_, chunk) = drive.step().chunks
+    assert (chunk.start, chunk.count, request.cached_tokens) == (4, 1, 0)
+    while not request.preemptions:
+        drive.step()
+    assert local.state == "running" and (request.computed, request.received) == (0, 0)
+    while request.state != "running":
+        drive.step()
+    assert request.computed > 4  # all of it, from the first token on
+    while request.state != "finished":
+        drive.step()
+    assert drive.chosen[request] == 4
+
+
+def test_the_prefix_cache_wins_where_it_holds_more_than_was_received():
+    drive = Drive(SchedulerConfig(num_blocks=9, block_size=2))
+    drive.add(0, 6, 1, 0)
+    drive.step()
+    request = Request(1, 6, 7, block_keys([token(0, place) for place in range(6)], 2), received=3)
+    drive.texts[request] = 0
+    drive.scheduler.add(request)
+    (chunk,) = drive.step().chunks
+    assert (chunk.start, chunk.count, request.cached_tokens) == (4, 2, 4)
+    with pytest.raises(ValueError, match="comes with 6 computed tokens of 6"):
+        Request(2, 6, 7, received=6)
+
+
+def test_steps_at_once_are_still_right_if_a_request_was_added_meanwhile():
+    drive = Drive(SchedulerConfig(num_blocks=20, block_size=4))
+    first = drive.add(0, 3, 9, 0)
+    drive.keys = lambda request: None
+    drive.step()
+    assert drive.scheduler.steady() == 8
+    second = drive.add(1, 3, 9, 1)
+    drive.scheduler.advance(5)
+    assert (first.known, second.state) == (9, "waiting")
+    assert [chunk.request for chunk in drive.step().chunks] == [first, second]
