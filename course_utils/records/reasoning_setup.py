@@ -33,14 +33,14 @@ RATE, STUDENT_RATE, LIKE_LENGTHS = 4e-3, 2e-3, 16
 class Scale:
     """How large the comparison is; steps are of `batch` examples."""
 
-    teacher_steps: int = 1200
+    teacher_steps: int = 900
     teacher_questions: int = 40_000
-    base_steps: int = 1000
+    base_steps: int = 600
     questions: int = 2000  # that the students learn from
     samples: int = 2  # of the teacher for each, at temperature 1
-    steps: int = 400  # of a student on kept traces; others get the same compute
+    steps: int = 300  # of a student on kept traces; others get the same compute
     batch: int = 32
-    on_policy_batch: int = 64
+    on_policy_batch: int = 32
     tested: int = 180
     tries: int = 8  # samples of a test question, for pass@k
     rounds: int = 3
