@@ -19,7 +19,7 @@ Exact are the scores of a model with one key head (or key heads that are multipl
 no norm on q and k, and `rope_dim` = `head_dim`, or other pairs unused; values never quite, by the
 latent's norm. The result is a starting point: a short training repairs most of the damage.
 
-Sources: Meng et al. 2025, "TransMLA" (arXiv 2502.07864), section 4, for the common directions and
+Sources: Meng et al. 2025, "TransMLA" (arXiv 2502.07864), for the common directions and
 the joint decomposition; Ji et al. 2025, "Towards Economical Inference" (MHA2MLA, arXiv 2502.14837),
 section 3, for partial RoPE. Left out: experts stay as they are; queries are not compressed.
 """
