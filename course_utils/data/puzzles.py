@@ -4,7 +4,7 @@ A question lists statements, each after the one that it needs, and asks for the 
 Only the last digit of every result is kept. A completion works forward from the given number, one
 statement a step, and ends with the answer and a full stop.
 
-    question      a=3;b=a+5;k=b-1;c=b*7;c?
+    question      a=3;b=a+5;c=b*7;k=b-1;c?
     completion    a=3;b=3+5=8;c=8*7=6;6.
 
 The difficulty of a question is the number of operations that its answer needs, here 2. `k` is an
@@ -16,8 +16,8 @@ Every text is made of the 34 symbols of `SYMBOLS`, one token each. `verify` work
 anew. `answer_is_right` looks at the answer alone, which is what answers without steps can be judged
 by; `mentions_answer` is sloppy on purpose: the right digit anywhere will do. Left out: results of
 several digits, statements of two letters (a tree of steps in place of a chain), and statements in
-any order (`verify` takes them; models of this size learn to find the next one only after much more
-training).
+any order or with extras between them (`verify` takes them; models of this size learned them far too
+slowly).
 """
 
 import random
@@ -115,19 +115,13 @@ def worked(question: str, rng: random.Random | None = None, detours: float = 0.0
 
 
 def make_question(rng: random.Random, steps: int, extras: int = EXTRAS) -> str:
-    """A question of difficulty `steps` with so many extras, at random places after what they
-    need."""
+    """A question of difficulty `steps`, letters at random, with so many extras at its end."""
     letters = rng.sample(LETTERS, steps + 1 + extras)
     statements = [f"{letters[0]}={rng.choice(DIGITS)}"]
     for number in range(1, len(letters)):
         operation = rng.choice("+-*")
         source = letters[number - 1] if number <= steps else rng.choice(letters[:number])
-        place = len(statements)
-        if number > steps:
-            needs = next(n for n, text in enumerate(statements) if text[0] == source)
-            place = rng.randint(needs + 1, len(statements))
-        text = f"{letters[number]}={source}{operation}{rng.choice(OPERANDS[operation])}"
-        statements.insert(place, text)
+        statements.append(f"{letters[number]}={source}{operation}{rng.choice(OPERANDS[operation])}")
     return ";".join([*statements, letters[steps] + "?"])
 
 

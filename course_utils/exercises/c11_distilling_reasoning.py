@@ -26,7 +26,7 @@ def _generator(rng: random.Random) -> torch.Generator:
 
 # ---- the verifier
 
-QUESTION = "a=3;b=a+5;k=b-9;c=b*7;c?"
+QUESTION = "a=3;b=a+5;c=b*7;k=b-9;c?"
 COMPLETIONS = {
     "a=3;b=3+5=8;c=8*7=6;6.": "right",
     "a=3;b=3+5=8;k=8-9=9;c=8*7=6;6.": "right, with a true step that is not needed",

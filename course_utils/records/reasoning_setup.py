@@ -35,10 +35,10 @@ class Scale:
 
     teacher_steps: int = 900
     teacher_questions: int = 40_000
-    base_steps: int = 600
+    base_steps: int = 700
     questions: int = 2000  # that the students learn from
     samples: int = 2  # of the teacher for each, at temperature 1
-    steps: int = 300  # of a student on kept traces; others get the same compute
+    steps: int = 200  # of a student on kept traces; others get the same compute
     batch: int = 32
     on_policy_batch: int = 32
     tested: int = 180
