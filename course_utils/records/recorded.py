@@ -27,9 +27,12 @@ RECIPES = {
     "c07_smaller_cache": "course_utils.records.conversion",
     "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
+    "c12_adapters": "course_utils.records.adapters",
     "c12_healing": "course_utils.records.pruning",
     "c12_smollm2": "course_utils.records.smollm2_pruning",
     "c13_rounding": "course_utils.records.quantization",
+    "c14_outliers": "course_utils.records.outliers",
+    "c14_sensitivity": "course_utils.records.sensitivity",
     "c15_kv_cache": "course_utils.records.kv_quantization",
     "c15_qat": "course_utils.records.qat",
 }
