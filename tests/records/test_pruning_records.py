@@ -6,13 +6,24 @@ from itertools import product
 import pytest
 
 from course_utils.accounting.ledger import dense_row, ledger_rows
+from course_utils.data.skills import skill_pairs
 from course_utils.models import shipped
 from course_utils.models.checkpoints import SHIPPED, read_header
 from course_utils.pruning.heal import healing_flops, steps_at_equal_compute
-from course_utils.records import load_record, pruning, recorded, smollm2_pruning, verdict
+from course_utils.records import (
+    adapters,
+    load_record,
+    pruning,
+    recorded,
+    smollm2_pruning,
+    verdict,
+)
+from course_utils.training.adapter_files import load_adapter, read_adapter
+from course_utils.training.lora import ATTENTION
 
 ROWS = load_record("c12_healing").rows
 SMOL = load_record("c12_smollm2").rows
+ADAPTERS = load_record("c12_adapters").rows
 
 
 def of(cut: str, way: str) -> list[float]:
@@ -70,7 +81,42 @@ def test_the_shipped_pruned_model_is_what_its_header_says():
     assert row == dense_row("12", "pruned", model.config.to_dict(), row.bits_per_byte)
 
 
-@pytest.mark.parametrize("module", (pruning, smollm2_pruning))
+def adapters_of(way: str, column: str) -> list[float]:
+    return [row[column] for row in ADAPTERS if row["way"] == way]
+
+
+def test_ranks_and_all_weights_have_three_seeds_and_their_size():
+    assert [(row["way"], row["seed"]) for row in ADAPTERS] == list(product(adapters.WAYS, range(3)))
+    for way, rank in adapters.WAYS.items():
+        size = 3_935_936 if rank is None else rank * 8 * (192 + 192 + 192 + 64)
+        assert set(adapters_of(way, "trained_parameters")) == {size}
+        assert len(set(adapters_of(way, "learning_rate"))) == 1
+    assert set(adapters_of(adapters.FULL, "accuracy_before")) == {0.0}
+
+
+def test_what_the_chapter_says_of_adapters():
+    assert min(row["accuracy"] for row in ADAPTERS) >= 0.9
+    assert all(row["bits_per_byte"] > row["bits_before"] + 0.1 for row in ADAPTERS)
+    lora, full = (
+        adapters_of(way, "bits_per_byte") for way in (adapters.SHIPPED_WAY, adapters.FULL)
+    )
+    assert "full is better" in verdict("lora", lora, "full", full)
+
+
+def test_the_shipped_adapter_is_a_recorded_row_and_has_its_skill():
+    config, lineage, _ = read_adapter(SHIPPED / adapters.SKILL)
+    assert (lineage["base"], config["r"], config["target_modules"]) == ("dense", 8, list(ATTENTION))
+    (row,) = [r for r in ADAPTERS if (r["way"], r["seed"]) == (adapters.SHIPPED_WAY, 0)]
+    assert lineage["test_accuracy"] == row["accuracy"] > 0.9
+    model, pairs = shipped("dense"), skill_pairs(adapters.SKILL, "test", 40)
+    assert adapters.accuracy(model, pairs) == 0
+    load_adapter(model, SHIPPED / adapters.SKILL)
+    assert adapters.accuracy(model, pairs) > 0.9
+    files = sum(path.stat().st_size for path in (SHIPPED / adapters.SKILL).iterdir())
+    assert files < 100_000
+
+
+@pytest.mark.parametrize("module", (pruning, smollm2_pruning, adapters))
 def test_they_can_be_made_again(module):
     assert recorded.RECIPES[module.RECORD] == module.__name__
     columns = load_record(module.RECORD).rows[0]
