@@ -1,0 +1,51 @@
+"""What queueing theory says about one server: the simulator is held against it.
+
+Requests arrive at random (Poisson, `rate` a second); one server takes `service` seconds for each,
+in the order of arrival. In Kendall's notation M/G/1: M/M/1 if the service times are exponential,
+M/D/1 if they are all alike. Little's law needs none of these assumptions.
+
+Source: Kleinrock 1975, Queueing Systems I, sections 3.2 and 5.6; Little 1961.
+"""
+
+import math
+
+
+def mg1_wait(rate: float, service: float, variation: float) -> float:
+    """Mean seconds in the queue before service begins (Pollaczek and Khinchine).
+
+    `variation` is the standard deviation of the service times over their mean. Raises ValueError
+    if more work arrives than the server can do: the queue then grows without end.
+    """
+    load = rate * service
+    if rate <= 0 or service <= 0:
+        raise ValueError(f"rate {rate} and service {service} must be above 0")
+    if load >= 1:
+        raise ValueError(f"load {load:.3f} is not below 1: lower the rate or the service time")
+    return load * service / (1 - load) * (1 + variation**2) / 2
+
+
+def mm1_wait(rate: float, service: float) -> float:
+    """Mean wait (s) with exponential service times."""
+    return mg1_wait(rate, service, 1.0)
+
+
+def md1_wait(rate: float, service: float) -> float:
+    """Mean wait (s) with service times that are all alike: half of M/M/1's."""
+    return mg1_wait(rate, service, 0.0)
+
+
+def wait_bound(rate: float, service: float, arrivals: int) -> float:
+    """Three standard errors (s) of the mean wait over so many arrivals to an M/M/1 queue.
+
+    Waits of neighbours resemble each other: the variance of the mean of n waits tends to
+    service^2 load (2 + 5 load - 4 load^2 + load^3) / ((1 - load)^4 n) (Daley 1968). M/D/1's is
+    smaller, so that the bound holds for both.
+    """
+    load = rate * service
+    variance = load * (2 + 5 * load - 4 * load**2 + load**3) / (1 - load) ** 4
+    return 3 * service * math.sqrt(variance / arrivals)
+
+
+def little(rate: float, seconds: float) -> float:
+    """Little's law: requests inside, on average, if each stays `seconds` (W): L = rate x W."""
+    return rate * seconds
