@@ -31,6 +31,7 @@ RECIPES = {
     "c12_healing": "course_utils.records.pruning",
     "c12_smollm2": "course_utils.records.smollm2_pruning",
     "c13_rounding": "course_utils.records.quantization",
+    "c14_calibrated": "course_utils.records.calibrated",
     "c14_outliers": "course_utils.records.outliers",
     "c14_sensitivity": "course_utils.records.sensitivity",
     "c15_kv_cache": "course_utils.records.kv_quantization",
