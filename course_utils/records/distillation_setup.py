@@ -148,8 +148,9 @@ def unsquared(student: Tensor, teacher: Tensor, temperature: float, divergence: 
 
 
 def groups(scale: Scale = SMALL) -> list[tuple[Variant, ...]]:
-    """What is trained in one process, longest first: labels alone, or the distilled of one text."""
+    """What is trained in one process: labels alone, or the distilled of one text. First what a run
+    that is cut should have."""
     texts = (False, True) if scale.distil_all_text else (False,)
     distilled = [tuple(v for v in VARIANTS if v.alpha and v.all_text == all) for all in texts]
-    labels = [v for v in VARIANTS if not v.alpha]
-    return [*distilled, *((v,) for v in sorted(labels, key=steps_of, reverse=True))]
+    alone, compute, longer, all_text = [(v,) for v in VARIANTS if not v.alpha]
+    return [alone, *distilled, compute, all_text, longer]
