@@ -143,14 +143,16 @@ def verifier_explorer(
         asked = puzzles.questions(17, count, (operations,))
         prompts = [puzzles.encode(question) for question in asked]
         fig, (axis,) = figure(height=3.0)
+        width = 0.8 / len(models)
         for number, (name, model) in enumerate(models.items()):
             ends = {"end_id": puzzles.END_ID, "pad_id": puzzles.PAD_ID}
             rows = complete(model, prompts, new_tokens, temperature=temperature, **ends)
             texts = [puzzles.decode(row) for row in rows]
             shares = [mean(map(judge, asked, texts)) for judge in VERIFIERS.values()]
-            places = [place + 0.4 * number for place in range(len(shares))]
-            axis.bar(places, shares, 0.38, color=COLOURS[number], label=name)
-        axis.set_xticks([place + 0.2 for place in range(len(VERIFIERS))], list(VERIFIERS))
+            places = [place + width * number for place in range(len(shares))]
+            axis.bar(places, shares, 0.95 * width, color=COLOURS[number], label=name)
+        middle = 0.4 - width / 2
+        axis.set_xticks([place + middle for place in range(len(VERIFIERS))], list(VERIFIERS))
         axis.set(ylim=(0, 1.05), ylabel="texts that pass (share)")
         axis.set_title(f"Temperature {temperature:.1f}, {operations} operations")
         axis.legend()
