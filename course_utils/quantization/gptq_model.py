@@ -33,7 +33,10 @@ Scheme = Callable[[str, int], QuantizationArgs | None]
 
 
 def grouped(num_bits: int, most: int = 128, symmetric: bool = False) -> Scheme:
-    """A scheme (name, columns) -> args: groups of the largest divisor of the row up to `most`."""
+    """A scheme (name, columns) -> args: groups of the largest divisor of the row up to `most`.
+
+    The usual 128 divides neither 192 nor 576, the widths of the course's models: there it is 96.
+    """
 
     def scheme(name: str, columns: int) -> QuantizationArgs:
         size = max(g for g in range(1, min(most, columns) + 1) if columns % g == 0)
