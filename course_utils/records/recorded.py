@@ -34,6 +34,7 @@ RECIPES = {
     "c14_calibrated": "course_utils.records.calibrated",
     "c14_outliers": "course_utils.records.outliers",
     "c14_sensitivity": "course_utils.records.sensitivity",
+    "c14_smollm2": "course_utils.records.gptq_smollm2",
     "c15_kv_cache": "course_utils.records.kv_quantization",
     "c15_qat": "course_utils.records.qat",
 }
