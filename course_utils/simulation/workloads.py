@@ -114,13 +114,13 @@ def bursty(
 class Conversations:
     """What `conversation` draws from; tokens and seconds. Calibrated, see the tests."""
 
-    goes_on: float = 0.42  # share of requests after which the session goes on
-    pause: float = 110.0  # median seconds from a request to the next of its session
-    pause_sigma: float = 1.0  # of the logarithm
-    first_scale: float = 8200.0  # first messages: Weibull
-    first_shape: float = 0.75
-    next_median: float = 800.0  # later messages: lognormal
-    next_sigma: float = 1.6
+    goes_on: float = 0.395  # share of requests after which the session goes on
+    pause: float = 150.0  # median seconds from a request to the next of its session
+    pause_sigma: float = 1.25  # of the logarithm
+    first_scale: float = 7600.0  # first messages: Weibull
+    first_shape: float = 0.72
+    next_median: float = 700.0  # later messages: lognormal
+    next_sigma: float = 1.7
     longest: int = 126_000
     tick: float = 3.0  # arrivals are rounded to it, as in the trace
 
