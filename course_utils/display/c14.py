@@ -39,7 +39,8 @@ def plot_two_kinds(channel: Mapping[str, Tensor], spike: Mapping[str, Tensor]) -
         for (name, values_T), colour in zip(lines.items(), COLOURS[1::-1], strict=False):
             axis.plot(values_T.abs().clamp(min=1e-3).tolist(), label=name, color=colour, lw=1.2)
         axis.set(title=title, xlabel="token", yscale="log")
-        axis.legend(fontsize=8, loc="center right")
+        axis.set_ylim(top=30 * axis.get_ylim()[1])  # room for the legend
+        axis.legend(fontsize=8, loc="upper right")
     axes[0].set_ylabel("magnitude of the input")
     fig.tight_layout()
     show_figure(
@@ -144,15 +145,15 @@ def plot_tokens(
         axis.plot(tokens, values, mark + "-", ms=4, label=name)
     axis.axhline(rounding, color="grey", linestyle="--", label="rounding to nearest")
     axis.axvline(channels, color="grey", linestyle=":", label=f"{channels} input channels")
-    axis.set(xscale="log", yscale="log", xlabel="calibration tokens")
+    axis.set(xscale="log", xlabel="calibration tokens", ylim=(0, None))
     axis.set(ylabel="output error on test text", title="Few tokens make GPTQ worse than rounding")
     axis.set_xticks(tokens, [f"{n:,}" for n in tokens], minor=False, fontsize=8)
     axis.minorticks_off()
     axis.legend(fontsize=8)
     show_figure(
         fig,
-        "error of a layer's output on test text against the number of calibration tokens, "
-        "logarithmic. With little damping the lines rise to a peak near the number of input "
+        "error of a layer's output on test text against the number of calibration tokens. "
+        "With little damping the lines rise to a peak near the number of input "
         "channels, far above the dashed line of rounding, and fall below it for many tokens.",
     )
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_utils.display.figures import COLOURS, figure, show_figure
-from course_utils.quantization import QuantizationArgs, dequantize, quantize
+from course_utils.quantization import QuantizationArgs, choose_qparams, dequantize, quantize
 from course_utils.quantization.calibration import linear_layers
 from course_utils.quantization.gptq_model import grouped
 from course_utils.quantization.scale_search import search_qparams
@@ -74,7 +74,8 @@ def _weights(parts: Mapping[str, nn.Linear]) -> list[Tensor]:
 
 
 def _searched(weight_OI: Tensor, args: QuantizationArgs) -> Tensor:
-    qparams = search_qparams(weight_OI, args)
+    """The weight rounded with searched scales; at 8 bits a search finds nothing and is left out."""
+    qparams = (choose_qparams if args.num_bits == 8 else search_qparams)(weight_OI, args)
     return dequantize(quantize(weight_OI, *qparams, args), *qparams, args)
 
 
