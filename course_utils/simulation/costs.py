@@ -23,7 +23,6 @@ Left out: steps shorter for CUDA graphs, tile sizes, and interference on the mem
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import numpy as np
 
@@ -63,13 +62,6 @@ def steady_work(running: Sequence[Request], steps: int) -> Work:
     return Work(requests, requests, context, 2 * context - requests)
 
 
-class Cost(Protocol):
-    """Anything that says how long a step takes."""
-
-    def seconds(self, work: Work) -> Number:
-        """Seconds of a step, or of each of many."""
-
-
 @dataclass(frozen=True)
 class StepCost:
     """The linear model, in seconds."""
@@ -99,12 +91,19 @@ class StepCost:
 class Roofline:
     """The longer of computing and reading."""
 
-    compute: Cost
-    memory: Cost
+    compute: StepCost
+    memory: StepCost
 
     def seconds(self, work: Work) -> Number:
         """Seconds of a step, or of each of many."""
         return np.maximum(self.compute.seconds(work), self.memory.seconds(work))
+
+    def scaled(self, factor: float) -> "Roofline":
+        """The same, `factor` times as slow."""
+        return Roofline(self.compute.scaled(factor), self.memory.scaled(factor))
+
+
+Cost = StepCost | Roofline
 
 
 @dataclass(frozen=True)

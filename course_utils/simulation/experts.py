@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from course_utils.simulation.costs import StepCost
+from course_utils.simulation.costs import Cost
 
 
 def expert_loads(
@@ -50,7 +50,7 @@ def balancedness(loads: Sequence[float], devices: int, slots: int) -> float:
     return float(placed.mean() / placed.max())
 
 
-def with_imbalance(cost: StepCost, balanced: float, expert_share: float) -> StepCost:
+def with_imbalance(cost: Cost, balanced: float, expert_share: float) -> Cost:
     """A step whose share in experts waits: slower by `expert_share` x (1 / balancedness - 1)."""
     if not (0 < balanced <= 1 and 0 <= expert_share <= 1):
         raise ValueError(f"balancedness {balanced} and expert_share {expert_share} are shares of 1")

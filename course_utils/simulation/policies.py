@@ -8,6 +8,7 @@ options come from the global block index: for every node, how many of the prompt
     least_loaded   the node that is ready first
     cache_aware    the node that answers first, given what it holds (Mooncake's "local cache")
     mooncake       the same, with fetching where another node holds much more (its "global cache")
+    always_fetch   the node that is ready first fetches all it can, whatever the network does
 
 Each takes and returns the same, so a new policy is a function in the notebook.
 
@@ -75,19 +76,32 @@ def cache_aware(job: Job, options: Sequence[Option], rng: Random) -> Choice:
     return _first([_local(job, option) for option in options])
 
 
+def _best(options: Sequence[Option]) -> Option:
+    return max(options, key=lambda option: (option.cached, -option.node))
+
+
+def _fetching(job: Job, option: Option, best: Option) -> Choice:
+    """Fetching goes on while earlier requests are read; the prefill begins when both have ended."""
+    missing = best.cached - option.cached
+    begins = max(option.wait, job.fetch(best.node, option.node, missing))
+    ttft = begins + job.prefill(best.cached)
+    return Choice(option.node, ttft, option.cached, best.node, missing)
+
+
 def mooncake(job: Job, options: Sequence[Option], rng: Random, threshold: float = 1.0) -> Choice:
     """As `cache_aware`, but a node may fetch the longest prefix that any node holds.
 
-    It does where the longest prefix is more than `threshold` times its own. Fetching goes on while
-    the node works on earlier requests; the prefill begins when both have ended.
+    It may where the longest prefix is more than `threshold` times its own.
     """
-    best = max(options, key=lambda option: (option.cached, -option.node))
-    choices = []
-    for option in options:
-        choices.append(_local(job, option))
-        if best.cached > threshold * option.cached:
-            missing = best.cached - option.cached
-            begins = max(option.wait, job.fetch(best.node, option.node, missing))
-            ttft = begins + job.prefill(best.cached)
-            choices.append(Choice(option.node, ttft, option.cached, best.node, missing))
-    return _first(choices)
+    best = _best(options)
+    able = [option for option in options if best.cached > threshold * option.cached]
+    fetched = [_fetching(job, option, best) for option in able]
+    return _first([_local(job, option) for option in options] + fetched)
+
+
+def always_fetch(job: Job, options: Sequence[Option], rng: Random) -> Choice:
+    """The node that is ready first; what another node holds of the prompt is fetched, always."""
+    option, best = min(options, key=lambda option: (option.wait, option.node)), _best(options)
+    if best.cached > option.cached:
+        return _fetching(job, option, best)
+    return _local(job, option)

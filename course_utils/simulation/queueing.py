@@ -2,12 +2,10 @@
 
 Requests arrive at random (Poisson, `rate` a second); one server takes `service` seconds for each,
 in the order of arrival. In Kendall's notation M/G/1: M/M/1 if the service times are exponential,
-M/D/1 if they are all alike. Little's law needs none of these assumptions.
+M/D/1 if they are all alike.
 
-Source: Kleinrock 1975, Queueing Systems I, sections 3.2 and 5.6; Little 1961.
+Source: Kleinrock 1975, Queueing Systems I, sections 3.2 and 5.6.
 """
-
-import math
 
 
 def mg1_wait(rate: float, service: float, variation: float) -> float:
@@ -32,20 +30,3 @@ def mm1_wait(rate: float, service: float) -> float:
 def md1_wait(rate: float, service: float) -> float:
     """Mean wait (s) with service times that are all alike: half of M/M/1's."""
     return mg1_wait(rate, service, 0.0)
-
-
-def wait_bound(rate: float, service: float, arrivals: int) -> float:
-    """Three standard errors (s) of the mean wait over so many arrivals to an M/M/1 queue.
-
-    Waits of neighbours resemble each other: the variance of the mean of n waits tends to
-    service^2 load (2 + 5 load - 4 load^2 + load^3) / ((1 - load)^4 n) (Daley 1968). M/D/1's is
-    smaller, so that the bound holds for both.
-    """
-    load = rate * service
-    variance = load * (2 + 5 * load - 4 * load**2 + load**3) / (1 - load) ** 4
-    return 3 * service * math.sqrt(variance / arrivals)
-
-
-def little(rate: float, seconds: float) -> float:
-    """Little's law: requests inside, on average, if each stays `seconds` (W): L = rate x W."""
-    return rate * seconds

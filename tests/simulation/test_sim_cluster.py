@@ -16,6 +16,7 @@ from course_utils.simulation.policies import (
     Choice,
     Job,
     Option,
+    always_fetch,
     cache_aware,
     least_loaded,
     mooncake,
@@ -147,6 +148,10 @@ def test_policies_weigh_what_they_say():
     fetched = mooncake(JOB, OPTIONS, rng)
     assert fetched == Choice(2, 1.8 + 1.0, 0, source=0, fetched=900)
     assert mooncake(JOB, OPTIONS, rng, threshold=float("inf")) == Choice(0, 10.0, 900)
+    assert always_fetch(JOB, OPTIONS, rng) == fetched
+    far = Job(JOB.tokens, JOB.prefill, lambda source, node, tokens: 60.0)
+    assert mooncake(far, OPTIONS, rng) == cache_aware(JOB, OPTIONS, rng)
+    assert always_fetch(far, OPTIONS, rng).ttft == 61.0
     seen = {random_node(JOB, OPTIONS, rng).node for _ in range(50)}
     assert seen == {0, 1, 2}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from course_utils.simulation.costs import StepCost, Work
+from course_utils.simulation.costs import Roofline, StepCost, Work
 from course_utils.simulation.experts import balancedness, expert_loads, with_imbalance
 
 EPLB = [  # loads of the example in its README: 12 experts, 16 places on 8 devices
@@ -43,6 +43,8 @@ def test_only_the_share_in_experts_waits():
     slow = with_imbalance(cost, 0.8, 0.5)
     assert slow.seconds(work) == pytest.approx(cost.seconds(work) * 1.125)
     assert with_imbalance(cost, 1.0, 0.5).seconds(work) == cost.seconds(work)
+    roof = with_imbalance(Roofline(cost, StepCost(1.0)), 0.5, 1.0)
+    assert roof.seconds(work) == 2.0
 
 
 def test_bad_numbers_are_named():

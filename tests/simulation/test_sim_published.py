@@ -13,6 +13,7 @@ from course_utils.simulation.published import (
     figure_5,
     figure_8,
     figure_9,
+    figure_13,
     figure_15b,
     not_tried,
 )
@@ -72,6 +73,14 @@ def test_figure_5_has_the_published_order(conversation_trace):
     assert [figure.name for figure in figures] == list(FIGURE_5)
     ours = [figure.ours for figure in figures]
     assert ours == sorted(ours) and ours[2] > 1.3 * ours[1] and ours[3] > 3 * ours[2]
+
+
+def test_figure_13_has_the_published_order(synthetic_trace):
+    figures = figure_13(synthetic_trace)
+    slow, middle, fast, without = (figure.ours for figure in figures)
+    assert slow > without > middle > fast
+    slow, middle, fast, without = (figure.published for figure in figures)
+    assert slow > without > middle > fast
 
 
 def test_figure_15b_has_the_published_knee(synthetic_trace):
