@@ -5,6 +5,10 @@ the cache, what it costs to compute, and how well the model predicts held-out te
 chapters ship in `ledger.json`; a notebook computes its own from the config and appends it in
 memory. The functions named `dense_...` take the config of the course's own decoder.
 
+A quantized model (chapters 13 and 15) keeps the columns of the model that it was made from, since
+they count parameters, numbers in the cache and operations, whatever format the weights have. Its
+row differs in the score alone; `weight_bytes(bits)` says what its weights take.
+
 Left out: the publishers' counting conventions (a row counts every parameter, a tied table once).
 """
 

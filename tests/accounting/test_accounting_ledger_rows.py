@@ -1,5 +1,7 @@
 """The rows that ship are those of the checkpoints that ship, computed again from their headers."""
 
+from dataclasses import replace
+
 import pytest
 
 from course_utils.accounting.ledger import ledger_row, ledger_rows
@@ -20,3 +22,12 @@ def test_a_row_is_its_checkpoints(row):
     assert row.bits_per_byte == pytest.approx(
         header["lineage"]["validation_bits_per_byte"], abs=0.1
     )
+
+
+@pytest.mark.parametrize(("chapter", "source"), [("13", "dense"), ("15", "moe")])
+def test_a_quantized_model_differs_in_its_score_alone(chapter, source):
+    (row,) = [row for row in ledger_rows() if row.chapter == chapter]
+    (original,) = [row for row in ledger_rows() if row.model == source]
+    assert row.bits_per_byte > original.bits_per_byte
+    score = original.bits_per_byte
+    assert replace(row, chapter=original.chapter, model=source, bits_per_byte=score) == original
