@@ -44,7 +44,7 @@ class ClusterConfig:
     bandwidth: float = 100e9  # bytes/s of a node's port in each direction
     latency: float = 0.0  # s
     ttft_limit: float | None = None  # s; reject beyond
-    tbt_limit: float | None = None  # s; reject beyond
+    tbt_limit: float | None = None  # s; reject beyond; of decode nodes only
     seed: int = 0
 
     def __post_init__(self) -> None:

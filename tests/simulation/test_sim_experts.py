@@ -12,7 +12,7 @@ EPLB = [  # loads of the example in its README: 12 experts, 16 places on 8 devic
 ]
 
 
-@pytest.mark.parametrize(("loads", "published"), zip(EPLB, (0.932, 0.840), strict=True))
+@pytest.mark.parametrize(("loads", "published"), [(EPLB[0], 0.932), (EPLB[1], 0.840)])
 def test_balancedness_of_the_published_example(loads, published):
     assert balancedness(loads, devices=8, slots=2) == pytest.approx(published, abs=5e-4)
 
