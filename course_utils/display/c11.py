@@ -90,7 +90,7 @@ def plot_difficulty(rows: Sequence[Row]) -> None:
         axis.fill_between(puzzles.DIFFICULTIES, low, high, color=colour, alpha=0.15)
     axis.set(title="Accuracy by difficulty, recorded", ylabel="right answers (share)")
     axis.set(xlabel="operations that the answer needs", ylim=(0, 1.02))
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     show_figure(fig, "lines of accuracy against difficulty, one a method, with the seeds' range.")
 
 
@@ -106,7 +106,7 @@ def plot_pass(rows: Sequence[Row]) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(tries, tries)
     axis.set(title="More tries, recorded", xlabel="k samples", ylabel="pass@k", ylim=(0, 1.02))
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     show_figure(fig, "pass@k against k, one rising line for each method.")
 
 

@@ -6,6 +6,7 @@ which is meant for wide ones, they need many more steps to begin to copy.
 
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from statistics import mean
@@ -197,3 +198,9 @@ def write_traces(device: str, scale: Scale) -> None:
     TRACES.write_text(json.dumps({"samples": first, "wrong": wrong}), encoding="utf-8")
     cool = sum(temperature == 1.0 for _, temperature in wrong.values())
     print(f"wrong completions for {len(wrong)} questions, {cool} of them at 1.0", flush=True)
+    kept = Counter(
+        puzzles.difficulty(question)
+        for question, texts in zip(questions, first, strict=True)
+        if any(puzzles.verify(question, text) for text in texts)
+    )
+    print(f"questions with a right completion at 1.0, by difficulty: {dict(kept)}", flush=True)

@@ -28,6 +28,7 @@ RECIPES = {
     "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
     "c12_adapters": "course_utils.records.adapters",
+    "c11_reasoning": "course_utils.records.reasoning",
     "c12_healing": "course_utils.records.pruning",
     "c12_smollm2": "course_utils.records.smollm2_pruning",
     "c13_rounding": "course_utils.records.quantization",

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import replace
+from statistics import mean, stdev
 
 import pytest
 
 from course_utils.data import puzzles
-from course_utils.records import reasoning, reasoning_setup
+from course_utils.records import load_record, reasoning, reasoning_setup, recorded
 from course_utils.records.reasoning import FULL, SMALL, budget, methods, pairs_of, spent_before
 
 SHOWN = puzzles.questions(1, 40)
@@ -88,3 +89,26 @@ def test_every_method_gives_rows_with_the_same_columns(traces, monkeypatch):
     assert len({tuple(row[key] for key in reasoning.KEYS) for row in rows}) == len(rows) == 10
     steps = {row["method"]: row["steps"] for row in rows}
     assert steps["answers"] > steps["kept traces"] > steps["on policy"] > steps["base"] == 0
+
+
+def test_the_record_is_whole_and_says_what_the_chapter_says():
+    assert recorded.RECIPES[reasoning.RECORD] == reasoning.__name__
+    rows, found = load_record(reasoning.RECORD).rows, {}
+    for row in rows:
+        found.setdefault(row["method"], []).append(row)
+    assert list(found) == methods(SMALL) and {row["seed"] for row in rows} == {0, 1, 2}
+    assert len({tuple(row[key] for key in reasoning.KEYS) for row in rows}) == len(rows) == 37
+    compute = {row["flops"] for row in rows if row["method"] in list(found)[1:-2]}
+    assert compute == {budget(SMALL)}
+    for better, worse, column in (
+        ("kept traces", "answers", "hardest_third"),
+        ("unfiltered", "kept traces", "hardest_third"),
+        ("kept traces", "on policy", "hardest_third"),
+        ("kept traces", "100% wrong", "verified"),
+        ("kept traces", "unfiltered", "pass_1"),
+    ):
+        a, b = ([row[column] for row in found[name]] for name in (better, worse))
+        assert mean(a) - mean(b) > 2 * max(stdev(a), stdev(b)), (better, worse)
+    hardest = {name: [row["hardest_third"] for row in own] for name, own in found.items()}
+    assert min(hardest["100% wrong"]) > hardest["base"][0]
+    assert max(row["accuracy"] for row in found["answers"]) < found["base"][0]["accuracy"]
