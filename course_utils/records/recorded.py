@@ -33,6 +33,7 @@ RECIPES = {
     "c12_smollm2": "course_utils.records.smollm2_pruning",
     "c13_rounding": "course_utils.records.quantization",
     "c14_calibrated": "course_utils.records.calibrated",
+    "c14_experts": "course_utils.records.rare_experts",
     "c14_outliers": "course_utils.records.outliers",
     "c14_sensitivity": "course_utils.records.sensitivity",
     "c14_smollm2": "course_utils.records.gptq_smollm2",

@@ -24,7 +24,7 @@ from course_utils.records import (
 from course_utils.records.calibrated import AWQ, GPTQ, GPTQ_SEARCHED, PLAIN, PLANTED, RTN
 from course_utils.records.calibrated import RTN_SEARCHED as CONTROL
 
-MODULES = (calibrated, sensitivity, gptq_smollm2, outliers)
+MODULES = (calibrated, sensitivity, rare_experts, gptq_smollm2, outliers)
 needs_texts = pytest.mark.skipif(
     not all(available(asset) for asset in NEEDS.values()), reason="texts not fetched"
 )
@@ -185,3 +185,26 @@ def test_smollm2s_activations_need_a_scale_for_each_token_and_like_to_be_turned(
     for name in ("SmoothQuant, per token", "LLM.int8"):
         assert each[name] < 0.5 * plain
     assert each["rotation, per token"] < 0.1 * plain
+
+
+def error_ratios(calibration: str, seed: int) -> list[float]:
+    """GPTQ's error over that of rounding to nearest, experts with the fewest tokens first."""
+    rows = [
+        row
+        for row in load_record("c14_experts").rows
+        if (row["calibration"], row["seed"]) == (calibration, seed)
+    ]
+    assert len(rows) == len(rare_experts.LAYERS) * 16
+    rows.sort(key=lambda row: row["tokens"])
+    return [row["gptq_error"] / row["rtn_error"] for row in rows]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_experts_that_saw_few_tokens_are_worse_than_rounded_to_nearest(seed):
+    english = error_ratios(rare_experts.ONE_DOMAIN, seed)
+    everyone = error_ratios(rare_experts.ONE_DOMAIN + rare_experts.ALL, seed)
+    more = error_ratios(rare_experts.MANY, seed)
+    assert mean(english[:12]) > 1.5 and mean(english[:12]) > 1.5 * mean(english[-12:])
+    assert mean(everyone[:12]) < 0.7 * mean(english[:12])  # the rarest gain
+    assert mean(everyone) > 1  # and text of one kind stays text of one kind
+    assert max(more) < 1 and mean(more) < mean(error_ratios(rare_experts.FEW, seed))
