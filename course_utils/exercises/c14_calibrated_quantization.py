@@ -48,7 +48,7 @@ def _mixed_cases(rng: random.Random) -> list[Case]:
 MIXED_MATMUL = ExerciseSpec(
     name="c14.mixed_matmul",
     title="Outlier channels apart",
-    why="Six channels of a hundred thousand decided whether models of 6 billion could be rounded.",
+    why="Six channels decided whether a model of 6.7 billion could be rounded.",
     reference=mixed_matmul,
     cases=_mixed_cases,
     wrong_answers=mistakes.MIXED,
