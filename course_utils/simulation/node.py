@@ -78,9 +78,12 @@ class Node:
             self._cut()
 
     def _cut(self) -> None:
-        """End the steps that are taken at once after the one that is at work."""
-        passed = self.events.rank >= 1 + self.number  # a step that ends now has ended
-        at_work = int(np.searchsorted(self._ends, self.events.now, "right" if passed else "left"))
+        """End the steps that are taken at once after the one that is at work.
+
+        A step that ends at this very moment is still at work: what arrives has rank 0, or comes
+        from a node of lower number, and so happens before (prompts are read by the first nodes).
+        """
+        at_work = int(np.searchsorted(self._ends, self.events.now))
         if at_work + 1 < len(self._ends):
             self._ends = self._ends[: at_work + 1]
             self._wake()

@@ -13,7 +13,7 @@ def test_order_is_time_then_rank_then_sequence():
     assert (seen, queue.now) == (["a", "b", "c", "d"], 2)
 
 
-def test_what_is_asked_for_now_joins_the_rank_at_work():
+def test_what_is_asked_for_now_happens_before_higher_ranks():
     queue, seen = EventQueue(), []
     queue.at(1, lambda: queue.at(1, seen.append, "asked"), rank=5)
     queue.at(1, seen.append, "rank 4", rank=4)
