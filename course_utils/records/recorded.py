@@ -27,6 +27,8 @@ RECIPES = {
     "c07_smaller_cache": "course_utils.records.conversion",
     "c08_recall": "course_utils.records.recall",
     "c09_acceptance": "course_utils.records.acceptance",
+    "c10_distillation": "course_utils.records.distillation",
+    "c10_student": "course_utils.records.student",
     "c12_adapters": "course_utils.records.adapters",
     "c11_reasoning": "course_utils.records.reasoning",
     "c12_healing": "course_utils.records.pruning",
