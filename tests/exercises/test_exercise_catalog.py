@@ -16,6 +16,7 @@ from course_utils.exercises.spec import Case, ExerciseSpec, WrongAnswer
 
 SPECS = [spec for chapter in catalog.chapters() for spec in catalog.exercises_of(chapter)]
 SEEDS = (0, 1, 2)
+PATIENCE = 60.0  # seconds for a case: on a busy machine an answer is slow, and not endless
 EVERY = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 _tasks: dict = {}
 
@@ -33,7 +34,9 @@ def undiagnosed(spec: ExerciseSpec, seeds: tuple[int, ...] = SEEDS) -> list[str]
     for seed in seeds:
         for wrong in spec.wrong_answers:
             for form in wrong.forms:
-                verdict = judge(prepare_once(spec, seed), form, may_call_reference=True)
+                verdict = judge(
+                    prepare_once(spec, seed), form, time_limit=PATIENCE, may_call_reference=True
+                )
                 if verdict.passed or verdict.mistake is not wrong:
                     shown = verdict.mistake.name if verdict.mistake else "no diagnosis"
                     what = "passes" if verdict.passed else f"shows {shown}"
@@ -61,7 +64,7 @@ def test_a_stub_is_not_attempted(spec: ExerciseSpec) -> None:
 @EVERY
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_reference_passes(spec: ExerciseSpec, seed: int) -> None:
-    verdict = judge(task(spec, seed), spec.reference, may_call_reference=True)
+    verdict = judge(task(spec, seed), spec.reference, time_limit=PATIENCE, may_call_reference=True)
     assert verdict.passed, verdict.smallest.differences
 
 
