@@ -15,8 +15,9 @@ A statement that only has to show a call, such as a training loop, is ended when
 
 Why not a kernel, and not the strict run of nbval: nbval runs the stubs as they are, and it already
 proves that all cells run, in order and in a kernel. To do so again with answers filled in took 3 to
-30 CPU-seconds a notebook; this takes up to 4. A run happens in a process of its own, which on Linux
-starts as a copy of this one, with PyTorch loaded.
+30 CPU-seconds a notebook; this takes up to 4, and some 20 in chapters 06 and 12, where the whole
+notebook decides (`layer(x)` changes `layer` there, and names do not show it). A run happens in a
+process of its own, which on Linux starts as a copy of this one, with PyTorch loaded.
 
 Left out: a name that two statements bind, of which the first runs later than the second because
 nothing needed it before. No notebook hands an answer's name on in that way.
