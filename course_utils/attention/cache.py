@@ -10,6 +10,7 @@ and returns views, so nothing is copied as the text grows. Left out: paging and 
 16).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -27,6 +28,24 @@ class Cache(Protocol):
 
     def advance(self, tokens: int) -> None:
         """Count `tokens` new tokens in, once all layers have stored them."""
+
+
+def attend_cached(
+    cache: Cache | None,
+    layer: int,
+    attend: Callable[..., Tensor],
+    q_BHTd: Tensor,
+    new: tuple[Tensor, ...],
+    mask: Tensor | None,
+) -> Tensor:
+    """`attend(q, *kept, mask)`, where kept is what the cache has once it holds the `new` tensors.
+
+    A cache in which the new tokens are of several sequences has a method `attend` and calls it for
+    each of them (`serving.paged_cache`); then mask is None.
+    """
+    if hasattr(cache, "attend"):
+        return cache.attend(layer, attend, q_BHTd, new)
+    return attend(q_BHTd, *(new if cache is None else cache.update(layer, *new)), mask)
 
 
 class KVCache:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.attention.cache import Cache
+from course_utils.attention.cache import Cache, attend_cached
 from course_utils.attention.stores import Tokens
 from course_utils.attention.window import narrow
 from course_utils.layers import Linear, RMSNorm, apply_rope, rms_norm
@@ -128,7 +128,5 @@ class GroupedQueryAttention(nn.Module):
         q_BHTd, k_BGTd = self.rope(q_BHTd, cos, sin), self.rope(k_BGTd, cos, sin)
         if self.window is not None:
             mask = narrow(mask, x_BTD, self.window, cache, layer)
-        if cache is not None:
-            k_BGTd, v_BGTd = cache.update(layer, k_BGTd, v_BGTd)
-        out_BHTd = self.attend(q_BHTd, k_BGTd, v_BGTd, mask)
+        out_BHTd = attend_cached(cache, layer, self.attend, q_BHTd, (k_BGTd, v_BGTd), mask)
         return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))

@@ -19,12 +19,13 @@ weights as in `transformers`. Left out: biases, and a cache of fewer bits (chapt
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.attention.cache import Cache
+from course_utils.attention.cache import Cache, attend_cached
 from course_utils.attention.config import MLAConfig
 from course_utils.attention.gqa import causal_mask
 from course_utils.attention.indexer import Indexer
@@ -177,12 +178,13 @@ class LatentAttention(nn.Module):
         kept = (self.rows(x_BTD, cos, sin),)
         if self.indexer is not None:
             kept += (self.indexer.keys(x_BTD, cos, sin),)
-        if cache is not None:
-            kept = cache.update(layer, *kept)
-        rows_BSC = kept[0]
-        if self.indexer is not None:
+            if cache is not None:
+                kept = cache.update(layer, *kept)
             rows_BSC, mask = self.indexer.choose(x_BTD, latent_BTQ, (cos, sin), kept, mask)
-        out_BHTV = self.attend(q_BHTd, rows_BSC, mask, absorbed)
+            out_BHTV = self.attend(q_BHTd, rows_BSC, mask, absorbed)
+        else:
+            attend = partial(self.attend, absorbed=absorbed)
+            out_BHTV = attend_cached(cache, layer, attend, q_BHTd, kept, mask)
         return self.o_proj(out_BHTV.transpose(1, 2).flatten(2))
 
     def query_latent(self, x_BTD: Tensor) -> Tensor:

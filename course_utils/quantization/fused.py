@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.attention import GroupedQueryAttention
+from course_utils.attention.cache import attend_cached
 from course_utils.layers import MLP, swiglu
 from course_utils.models.decoder import DecoderLM
 from course_utils.quantization.kernels import choose_kernel
@@ -68,9 +69,7 @@ class FusedAttention(nn.Module):
         )
         q_BHTd = self.rope(self.q_norm(q).transpose(1, 2), cos, sin)
         k_BGTd, v_BGTd = self.rope(self.k_norm(k).transpose(1, 2), cos, sin), v.transpose(1, 2)
-        if cache is not None:
-            k_BGTd, v_BGTd = cache.update(layer, k_BGTd, v_BGTd)
-        out_BHTd = self.attend(q_BHTd, k_BGTd, v_BGTd, mask)
+        out_BHTd = attend_cached(cache, layer, self.attend, q_BHTd, (k_BGTd, v_BGTd), mask)
         return self.o_proj(out_BHTd.transpose(1, 2).flatten(2))
 
 

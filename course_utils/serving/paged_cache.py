@@ -1,0 +1,133 @@
+"""Keys and values in blocks: what attention reads and writes when sequences share one memory.
+
+The memory of a layer is `num_blocks * block_size` slots, one for each token. A sequence's block
+table says which slots are its own: token t lies in slot `table[t // block_size] * block_size +
+t % block_size`. A step of the engine computes some tokens of several sequences, laid one behind the
+other as if they were one text (T tokens); only attention must keep them apart. It asks its cache,
+here a `PagedBatch`: that writes the new tokens into their slots, gathers each sequence's own, and
+calls the layer's attention for all sequences with one new token together, and for every longer
+chunk alone.
+
+Gathering copies what attention reads; kernels for GPUs read the slots in place. Works for every
+attention that keeps rows of all tokens (grouped-query, latent); a window or a state is refused.
+
+Source: Kwon et al. 2023 (PagedAttention), section 4.1; Yu et al. 2022 (Orca), section 4.2,
+selective batching.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_utils.attention.stores import Layout, Tokens
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens `start` to `start + count - 1` of a sequence whose blocks are those of `table`."""
+
+    table: Sequence[int]
+    start: int
+    count: int
+
+
+class PagedCache:
+    """The slots of every layer, in tensors (slots, ...) made from the layers' layouts."""
+
+    def __init__(
+        self,
+        layouts: Sequence[Layout],
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        for number, layout in enumerate(layouts):
+            if not isinstance(layout, Tokens) or layout.window is not None:
+                kind = "a window" if isinstance(layout, Tokens) else "a state"
+                raise ValueError(
+                    f"layer {number} keeps {kind}: blocks hold rows of all tokens; use a model "
+                    "with full or latent attention, or `generate`"
+                )
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.layers = [
+            [
+                torch.zeros(num_blocks * block_size, *shape, dtype=dtype, device=device)
+                for shape in layout.shapes.values()
+            ]
+            for layout in layouts
+        ]
+
+    def bytes(self) -> int:
+        """Bytes of all slots."""
+        return sum(kept.numel() * kept.element_size() for layer in self.layers for kept in layer)
+
+    def bytes_per_token(self) -> int:
+        """Bytes of one slot of every layer."""
+        return self.bytes() // (self.num_blocks * self.block_size)
+
+
+class PagedBatch:
+    """What a model needs of a cache, for one step: the new tokens of several sequences as one text.
+
+    `positions_T` are the tokens' places in their own sequences.
+    """
+
+    def __init__(self, cache: PagedCache, spans: Sequence[Span]):
+        self.cache, self.device = cache, cache.layers[0][0].device
+        slots = [self._slots(span) for span in spans]
+        new = [own[span.start :] for own, span in zip(slots, spans, strict=True)]
+        places = [torch.arange(span.start, span.start + span.count) for span in spans]
+        self.new_T = torch.cat(new).to(self.device)
+        self.positions_T = torch.cat(places).to(self.device)
+        ends = torch.tensor([span.count for span in spans]).cumsum(0).tolist()
+        placed = list(zip(spans, slots, ends, strict=True))
+        self.chunks = [
+            (slice(end - span.count, end), own[None].to(self.device))
+            for span, own, end in placed
+            if span.count > 1
+        ]
+        self.singles = [end - 1 for span, _, end in placed if span.count == 1]
+        if self.singles:
+            self._pad([own for span, own, _ in placed if span.count == 1])
+
+    def _slots(self, span: Span) -> Tensor:
+        """(S,) slots of all the sequence's tokens, the new ones included."""
+        size, end = self.cache.block_size, span.start + span.count
+        blocks = torch.tensor(span.table[: -(-end // size)], dtype=torch.long)
+        return (blocks[:, None] * size + torch.arange(size)).flatten()[:end]
+
+    def _pad(self, slots: list[Tensor]) -> None:
+        """Slots (B, S) of the sequences with one new token, and which are real (B, 1, 1, S)."""
+        lengths_B = torch.tensor([len(own) for own in slots])
+        padded_BS = torch.nn.utils.rnn.pad_sequence(slots, batch_first=True)
+        real_BS = torch.arange(padded_BS.shape[1]) < lengths_B[:, None]
+        self.padded_BS = padded_BS.to(self.device)
+        self.mask = None if bool(real_BS.all()) else real_BS[:, None, None].to(self.device)
+
+    def attend(
+        self, layer: int, attend: Callable[..., Tensor], q_1HTd: Tensor, new: Sequence[Tensor]
+    ) -> Tensor:
+        """Store the layer's new tokens; (1, H, T, V) of `attend(q, *kept, mask)` by sequence.
+
+        `new` are tensors (1, ..., T, d), `kept` what the cache has of a sequence, (B, ..., S, d).
+        """
+        for kept, added in zip(self.cache.layers[layer], new, strict=True):
+            kept[self.new_T] = added[0].movedim(-2, 0)
+        parts: list[tuple[slice | list[int], Tensor]] = []
+        if self.singles:
+            q_BH1d = q_1HTd[0, :, self.singles].transpose(0, 1)[:, :, None]
+            out_BH1V = attend(q_BH1d, *self._gather(layer, self.padded_BS), self.mask)
+            parts.append((self.singles, out_BH1V[:, :, 0].transpose(0, 1)))
+        for rows, slots_1S in self.chunks:
+            out_1HtV = attend(q_1HTd[:, :, rows], *self._gather(layer, slots_1S), None)
+            parts.append((rows, out_1HtV[0]))
+        out_1HTV = q_1HTd.new_empty(*q_1HTd.shape[:3], parts[0][1].shape[-1])
+        for rows, part_HtV in parts:
+            out_1HTV[0, :, rows] = part_HtV
+        return out_1HTV
+
+    def _gather(self, layer: int, slots_BS: Tensor) -> list[Tensor]:
+        return [kept[slots_BS].movedim(1, -2) for kept in self.cache.layers[layer]]
