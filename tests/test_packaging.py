@@ -16,7 +16,7 @@ from packaging.version import Version
 from course_utils.commands import constraints, environment, steps
 
 ROOT = Path(__file__).resolve().parent.parent
-CONDA_NAMES = {"torch": "pytorch-cpu"}
+CONDA_NAMES = {"torch": "pytorch-cpu", "prometheus-client": "prometheus_client"}
 
 
 def _project() -> dict:
