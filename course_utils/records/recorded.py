@@ -41,6 +41,7 @@ RECIPES = {
     "c14_smollm2": "course_utils.records.gptq_smollm2",
     "c15_kv_cache": "course_utils.records.kv_quantization",
     "c15_qat": "course_utils.records.qat",
+    "c18_engine": "course_utils.records.engine_calibration",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
