@@ -4,14 +4,15 @@ The engine (`serving`) and the simulator (`simulation`) drive the same scheduler
 one with a model, the other with a clock.
 """
 
-from course_utils.scheduling.block_pool import BlockPool, block_keys
+from course_utils.scheduling.block_pool import Block, BlockPool, block_keys, release_blocks
 from course_utils.scheduling.request import FINISHED, RUNNING, WAITING, Request
-from course_utils.scheduling.scheduler import Chunk, Plan, Scheduler, SchedulerConfig
+from course_utils.scheduling.scheduler import Chunk, Plan, Scheduler, SchedulerConfig, share_budget
 
 __all__ = [
     "FINISHED",
     "RUNNING",
     "WAITING",
+    "Block",
     "BlockPool",
     "Chunk",
     "Plan",
@@ -19,4 +20,6 @@ __all__ = [
     "Scheduler",
     "SchedulerConfig",
     "block_keys",
+    "release_blocks",
+    "share_budget",
 ]

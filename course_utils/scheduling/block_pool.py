@@ -21,7 +21,7 @@ another one uses, as only full blocks are shared), and blocks in slower memory.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 ROOT = 0  # the key before the first block
@@ -53,14 +53,38 @@ class Block:
     before: int = -1
 
 
-class BlockPool:
-    """`num_blocks` blocks, given out, shared, found again and evicted."""
+def release_blocks(
+    table: Sequence[int], blocks: Sequence[Block], free: deque[int], cached: OrderedDict[int, None]
+) -> None:
+    """Give a block table back, from its end. Raises ValueError for a block nobody uses.
 
-    def __init__(self, num_blocks: int, prefix_cache: bool = True):
+    A block without further references joins `free`, or `cached` if it has a hash to be found by.
+    """
+    for number in reversed(table):
+        block = blocks[number]
+        if block.references < 1:
+            raise ValueError(f"block {number} is released, but nobody uses it")
+        block.references -= 1
+        if block.references == 0:
+            if block.hash is None:
+                free.append(number)
+            else:
+                cached[number] = None
+
+
+class BlockPool:
+    """`num_blocks` blocks, given out, shared, found again and evicted.
+
+    `release` is the course's `release_blocks`, or the learner's.
+    """
+
+    def __init__(
+        self, num_blocks: int, prefix_cache: bool = True, release: Callable = release_blocks
+    ):
         if num_blocks < 1:
             raise ValueError(f"num_blocks is {num_blocks}: a pool needs at least one block")
         self.blocks = [Block() for _ in range(num_blocks)]
-        self.prefix_cache = prefix_cache
+        self.prefix_cache, self._release = prefix_cache, release
         self._free: deque[int] = deque(range(num_blocks))
         self._cached: OrderedDict[int, None] = OrderedDict()  # the least recently used first
         self._found: dict[Hashable, int] = {}
@@ -164,17 +188,8 @@ class BlockPool:
         return other
 
     def release(self, table: Sequence[int]) -> None:
-        """Give a block table back, from its end. Raises ValueError for a block nobody uses."""
-        for number in reversed(table):
-            block = self.blocks[number]
-            if block.references < 1:
-                raise ValueError(f"block {number} is released, but nobody uses it")
-            block.references -= 1
-            if block.references == 0:
-                if block.hash is None:
-                    self._free.append(number)
-                else:
-                    self._cached[number] = None
+        """Give a block table back: see `release_blocks`."""
+        self._release(table, self.blocks, self._free, self._cached)
 
     def clear(self) -> None:
         """Forget every cached block; used ones stay, and cannot be found any more."""

@@ -19,9 +19,10 @@ Sources: Yu et al. 2022 (Orca), section 4.1; Kwon et al. 2023 (vLLM), section 4.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from course_utils.scheduling.block_pool import BlockPool
+from course_utils.scheduling.block_pool import BlockPool, release_blocks
 from course_utils.scheduling.request import FINISHED, RUNNING, WAITING, Request
 
 ADMIT = ("continuous", "batch")
@@ -76,12 +77,40 @@ class Plan:
         return sum(chunk.count for chunk in self.chunks)
 
 
-class Scheduler:
-    """Waiting and running requests over one pool of blocks."""
+def share_budget(
+    running: Sequence[int],
+    waiting: Sequence[int],
+    max_tokens: int,
+    max_requests: int,
+    max_chunk: int | None = None,
+) -> list[int]:
+    """Tokens of the next step for every request: those that run first, then those that wait.
 
-    def __init__(self, config: SchedulerConfig):
-        self.config = config
-        self.pool = BlockPool(config.num_blocks, config.prefix_cache)
+    `running` and `waiting` say how many tokens each has left to compute, in order. Each gets what
+    it needs, up to max_chunk and to what is left of max_tokens. At most max_requests take part.
+    """
+    seats = max(0, max_requests - len(running))
+    counts = []
+    for left in [*running, *waiting[:seats]]:
+        counts.append(min(left, max_tokens, max_chunk or left))
+        max_tokens -= counts[-1]
+    return counts + [0] * (len(running) + len(waiting) - len(counts))
+
+
+class Scheduler:
+    """Waiting and running requests over one pool of blocks.
+
+    `share` and `release` are the course's functions, or the learner's.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        share: Callable = share_budget,
+        release: Callable = release_blocks,
+    ):
+        self.config, self.share = config, share
+        self.pool = BlockPool(config.num_blocks, config.prefix_cache, release)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in the order of their admission
 
@@ -110,34 +139,27 @@ class Scheduler:
 
     def plan(self) -> Plan:
         """The next step. Empty only when no request has anything to compute."""
-        plan, budget = Plan(), self.config.max_tokens
-        for request in tuple(self.running):
-            if budget and request.left and request.state == RUNNING:  # not preempted just now
-                budget -= self._continue(request, budget, plan)
-        free_to_admit = self.config.admit == "continuous" or not self.running
-        while self.waiting and budget and free_to_admit and not plan.preempted:
-            if len(self.running) >= self.config.max_requests:
-                break
-            if not (count := self._admit(self.waiting[0], budget, plan)):
-                break
-            budget -= count
+        plan, config = Plan(), self.config
+        left = [request.left for request in self.running]
+        counts = self.share(left, (), config.max_tokens, config.max_requests, config.max_chunk)
+        for request, count in zip(tuple(self.running), counts, strict=True):
+            if count and request.state == RUNNING:  # not preempted just now
+                self._continue(request, count, plan)
+        if not plan.preempted and (config.admit == "continuous" or not self.running):
+            while self.waiting and self._admit(self.waiting[0], plan):
+                pass
         return plan
 
-    def _count(self, request: Request, budget: int) -> int:
-        return min(request.left, budget, self.config.max_chunk or budget)
-
-    def _continue(self, request: Request, budget: int, plan: Plan) -> int:
-        count = self._count(request, budget)
+    def _continue(self, request: Request, count: int, plan: Plan) -> None:
         need = self.blocks_for(request.computed + count) - len(request.blocks)
         while need > self.pool.available:
             last = self.running[-1]
             self._preempt(last, plan)
             if last is request:
-                return 0
+                return
         request.blocks += self.pool.take((), max(0, need))
         request.drafts = max(0, request.computed + count - request.known)
         plan.chunks.append(Chunk(request, request.computed, count))
-        return count
 
     def _preempt(self, request: Request, plan: Plan) -> None:
         self._withdraw(request)
@@ -154,23 +176,24 @@ class Scheduler:
         request.blocks, request.computed, request.registered, request.drafts = [], 0, 0, 0
 
     def _entry(self, request: Request, budget: int) -> tuple[list[int], int, int, int] | None:
-        """Cached blocks, first token, tokens, new blocks; None if blocks are missing now.
+        """Cached blocks, first token, tokens, new blocks; None if it gets nothing now.
 
         At least the last known token is computed, whatever is cached: its logits choose the next.
         """
-        whole = (request.known - 1) // self.config.block_size
+        config, seats = self.config, self.config.max_requests - len(self.running)
+        whole = (request.known - 1) // config.block_size
         shared = self.pool.find(request.keys[:whole])
-        start = max(len(shared) * self.config.block_size, request.received)
-        count = min(request.known - start, budget, self.config.max_chunk or budget)
+        start = max(len(shared) * config.block_size, request.received)
+        (count,) = self.share((), (request.known - start,), budget, seats, config.max_chunk)
         new = self.blocks_for(start + count) - len(shared)
-        if self.pool.need(shared, new) > self.pool.available:
+        if not count or self.pool.need(shared, new) > self.pool.available:
             return None
         return shared, start, count, new
 
-    def _admit(self, request: Request, budget: int, plan: Plan) -> int:
-        """Begin with what the prefix cache holds; 0 if the blocks do not suffice now."""
-        if not (entry := self._entry(request, budget)):
-            return 0
+    def _admit(self, request: Request, plan: Plan) -> bool:
+        """Begin with what the prefix cache holds; False if it gets nothing now."""
+        if not (entry := self._entry(request, self.config.max_tokens - plan.tokens)):
+            return False
         shared, start, count, new = entry
         self.waiting.popleft()
         self.running.append(request)
@@ -179,8 +202,8 @@ class Scheduler:
         if not request.admissions:
             request.cached_tokens = len(shared) * self.config.block_size
         request.admissions += 1
-        plan.chunks.append(Chunk(request, request.computed, count))
-        return count
+        plan.chunks.append(Chunk(request, start, count))
+        return True
 
     def done(self, plan: Plan) -> None:
         """The plan's tokens are computed: count them, and let full blocks be found.
@@ -251,11 +274,8 @@ class Scheduler:
 
     def _could_admit(self, request: Request) -> bool:
         """Whether the next plan would admit the first waiting request."""
-        budget = self.config.max_tokens - len(self.running)
-        full = len(self.running) >= self.config.max_requests
-        if self.config.admit == "batch" or full or not budget:
-            return False
-        return self._entry(request, budget) is not None
+        budget = max(0, self.config.max_tokens - len(self.running))
+        return self.config.admit != "batch" and self._entry(request, budget) is not None
 
     def _growth(self, steps: int) -> int:
         """Blocks that so many steps of one token each add to the running requests."""

@@ -25,10 +25,18 @@ from course_utils.generation.acceptance import draw, verify_greedy, verify_sampl
 from course_utils.generation.drafts import Draft, MTPDraft, Proposal
 from course_utils.models.blocks import position_tables
 from course_utils.models.decoder import DecoderLM
-from course_utils.scheduling import Plan, Request, Scheduler, SchedulerConfig, block_keys
-from course_utils.serving.paged_cache import PagedBatch, PagedCache, Span
+from course_utils.scheduling import (
+    Plan,
+    Request,
+    Scheduler,
+    SchedulerConfig,
+    block_keys,
+    release_blocks,
+    share_budget,
+)
+from course_utils.serving.paged_cache import PagedBatch, PagedCache, Span, slot_numbers
 from course_utils.serving.sampling import SamplingParams, probabilities
-from course_utils.serving.text import TextStream
+from course_utils.serving.text import TextStream, held_back
 
 
 @dataclass(eq=False)
@@ -65,7 +73,10 @@ class Update:
 
 
 class Engine:
-    """A model, its paged cache and a scheduler."""
+    """A model, its paged cache and a scheduler.
+
+    `keys`, `share`, `release`, `slots` and `hold` are the course's functions, or the learner's.
+    """
 
     def __init__(
         self,
@@ -74,6 +85,12 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         draft: Callable[[], Draft] | None = None,
         k: int = 3,
+        *,
+        keys: Callable = block_keys,
+        share: Callable = share_budget,
+        release: Callable = release_blocks,
+        slots: Callable = slot_numbers,
+        hold: Callable = held_back,
     ):
         if draft and config.prefix_cache and isinstance(draft(), MTPDraft):
             raise ValueError(
@@ -83,8 +100,9 @@ class Engine:
         weight = model.model.norm.weight
         layouts = [layer.self_attn.cache_layout() for layer in model.model.layers]
         sizes = (config.num_blocks, config.block_size)
-        self.cache = PagedCache(layouts, *sizes, weight.dtype, weight.device)
-        self.scheduler = Scheduler(config)
+        self.cache = PagedCache(layouts, *sizes, weight.dtype, weight.device, slots)
+        self.scheduler = Scheduler(config, share, release)
+        self.keys, self.hold = keys, hold
         self.model, self.tokenizer, self.draft, self.k = model, tokenizer, draft, k
         self.live: dict[Request, Generation] = {}
         self.added = self.steps = 0
@@ -102,7 +120,7 @@ class Engine:
             )
         if params.stop and not self.tokenizer:
             raise ValueError("stop texts need a tokenizer: give one to the engine")
-        keys = block_keys(prompt, self.scheduler.config.block_size)
+        keys = self.keys(prompt, self.scheduler.config.block_size)
         request = Request(self.added, len(prompt), limit, keys, arrival)
         self.scheduler.add(request)
         self.added += 1
@@ -113,7 +131,7 @@ class Engine:
             params,
             len(prompt),
             lambda: float(torch.rand((), generator=generator, dtype=torch.float64)),
-            TextStream(self.tokenizer, params.stop) if self.tokenizer else None,
+            TextStream(self.tokenizer, params.stop, self.hold) if self.tokenizer else None,
         )
         self.live[request] = made
         self._begin_draft(made)
@@ -236,7 +254,7 @@ class Engine:
                 generation.logprobs.append(likeliest(row_V, token, params.logprobs))
         generation.ids += new
         block_size = self.scheduler.config.block_size
-        request.keys = block_keys(generation.ids, block_size, request.keys)
+        request.keys = self.keys(generation.ids, block_size, request.keys)
         self.scheduler.grow(request, len(new))
         reason = "stop" if stops else "length" if request.known == request.limit else None
         text = ""

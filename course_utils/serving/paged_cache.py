@@ -33,8 +33,18 @@ class Span:
     count: int
 
 
+def slot_numbers(table: Sequence[int], tokens: int, block_size: int) -> Tensor:
+    """(S,) slots of a sequence's first S = `tokens` tokens; its blocks are those of `table`."""
+    position_S = torch.arange(tokens)
+    blocks_S = torch.tensor(table, dtype=torch.long)[position_S // block_size]
+    return blocks_S * block_size + position_S % block_size
+
+
 class PagedCache:
-    """The slots of every layer, in tensors (slots, ...) made from the layers' layouts."""
+    """The slots of every layer, in tensors (slots, ...) made from the layers' layouts.
+
+    `slots` is the course's `slot_numbers`, or the learner's.
+    """
 
     def __init__(
         self,
@@ -43,6 +53,7 @@ class PagedCache:
         block_size: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        slots: Callable = slot_numbers,
     ):
         for number, layout in enumerate(layouts):
             if not isinstance(layout, Tokens) or layout.window is not None:
@@ -52,6 +63,7 @@ class PagedCache:
                     "with full or latent attention, or `generate`"
                 )
         self.num_blocks, self.block_size = num_blocks, block_size
+        self.slots = slots
         self.layers = [
             [
                 torch.zeros(num_blocks * block_size, *shape, dtype=dtype, device=device)
@@ -77,7 +89,9 @@ class PagedBatch:
 
     def __init__(self, cache: PagedCache, spans: Sequence[Span]):
         self.cache, self.device = cache, cache.layers[0][0].device
-        slots = [self._slots(span) for span in spans]
+        slots = [
+            cache.slots(span.table, span.start + span.count, cache.block_size) for span in spans
+        ]
         new = [own[span.start :] for own, span in zip(slots, spans, strict=True)]
         places = [torch.arange(span.start, span.start + span.count) for span in spans]
         self.new_T = torch.cat(new).to(self.device)
@@ -92,12 +106,6 @@ class PagedBatch:
         self.singles = [end - 1 for span, _, end in placed if span.count == 1]
         if self.singles:
             self._pad([own for span, own, _ in placed if span.count == 1])
-
-    def _slots(self, span: Span) -> Tensor:
-        """(S,) slots of all the sequence's tokens, the new ones included."""
-        size, end = self.cache.block_size, span.start + span.count
-        blocks = torch.tensor(span.table[: -(-end // size)], dtype=torch.long)
-        return (blocks[:, None] * size + torch.arange(size)).flatten()[:end]
 
     def _pad(self, slots: list[Tensor]) -> None:
         """Slots (B, S) of the sequences with one new token, and which are real (B, 1, 1, S)."""
