@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "quantization": MODELS | {"data", "training", "generation"},
     "multimodal": MODELS | {"data", "training", "generation"},
     "release": MODELS | {"data", "training", "generation", "quantization"},
-    "serving": MODELS | {"generation", "scheduling"},
+    "serving": MODELS | {"generation", "scheduling", "simulation"},
 }
 ALLOWED["records"] = set(ALLOWED) - {"records"}  # recorded runs use training and all below
 ANY = {"exercises", "display", "commands", "cli", "__main__"}  # may use any room
