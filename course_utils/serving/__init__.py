@@ -1,21 +1,24 @@
-"""Serving a model: an engine that runs many requests in one pass, from a paged cache.
+"""Serving a model: an engine that runs many requests in one pass, and a server in front of it.
 
-`scheduling` decides who computes what; here are the tensors, the choosing of tokens, and the text.
+`scheduling` decides who computes what; here are the tensors, the choosing of tokens, the text, and
+what an OpenAI-compatible server needs. The names below are loaded when they are first used: the
+server with its mock model loads no torch, and the engine no web framework.
 """
 
-from course_utils.serving.engine import Engine, Generation, Update
-from course_utils.serving.paged_cache import PagedBatch, PagedCache, Span
-from course_utils.serving.sampling import SamplingParams, probabilities
-from course_utils.serving.text import TextStream
+from importlib import import_module
 
-__all__ = [
-    "Engine",
-    "Generation",
-    "PagedBatch",
-    "PagedCache",
-    "SamplingParams",
-    "Span",
-    "TextStream",
-    "Update",
-    "probabilities",
-]
+_WHERE = {
+    "engine": ("Engine", "Generation", "Update"),
+    "paged_cache": ("PagedBatch", "PagedCache", "Span"),
+    "params": ("SamplingParams",),
+    "sampling": ("probabilities",),
+    "text": ("TextStream",),
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -237,7 +237,7 @@ class Engine:
             return [int(p_LV[-1].argmax()) if greedy else draw(p_LV[-1], generation.uniform())]
         ids_K, q_KV = generation.proposal.ids_K[:drafts], generation.proposal.q_KV[:drafts]
         if params.temperature == 0:
-            new = verify_greedy(ids_K, logits_LV.argmax(-1)).tolist()
+            new = verify_greedy(ids_K, p_LV.argmax(-1)).tolist()
         else:
             new = verify_sampled(ids_K, q_KV, p_LV, generation.uniform).tolist()
         generation.proposed += drafts
