@@ -7,23 +7,24 @@ does both, and prompts share its steps with the answers that it writes.
     arrival  -> policy chooses an entry node from the global block index -> (fetch of a prefix)
              -> its scheduler -> first token -> transfer -> decode node -> last token
 
-Early rejection: a request is turned away on arrival if its estimated time to the first token, or
-the time between tokens on the least loaded decode node with it, would be over the limit. It is
-cheaper to say no before the prefill than after it.
+Early rejection (`admission.py`): a request is turned away on arrival if its estimated time to the
+first token, or the time between tokens on the decode nodes, would be over the limit.
 
 The index is global because every entry node's pool is asked; a real one is a table that the nodes
 keep up to date. A prompt's blocks stay in the pool of the node that read them, as cached blocks.
 
 Source: Mooncake (Qin et al. 2025, FAST), sections 4 and 6.2 (its store across nodes and its
-scheduler). Left out: predicting the load at the time when the prefill ends, nodes that change role.
+scheduler). Left out: nodes that change role.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from random import Random
 
 from course_utils.scheduling import Request
-from course_utils.simulation.costs import Work, chunk_work
+from course_utils.simulation.admission import InFlight, early_rejection
+from course_utils.simulation.costs import chunk_work
 from course_utils.simulation.events import EventQueue
 from course_utils.simulation.links import Network
 from course_utils.simulation.node import Node, NodeConfig
@@ -43,8 +44,9 @@ class ClusterConfig:
     kv_bytes: float = 0.0  # a token
     bandwidth: float = 100e9  # bytes/s of a node's port in each direction
     latency: float = 0.0  # s
-    ttft_limit: float | None = None  # s; reject beyond
-    tbt_limit: float | None = None  # s; reject beyond; of decode nodes only
+    ttft_limit: float = inf  # s; reject beyond
+    tbt_limit: float = inf  # s; reject beyond; of decode nodes only
+    stay: float | None = None  # s that an answer is assumed to take; None: judge by the load now
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class Served:
     cached: int = 0  # tokens that its entry node held
     fetched: int = 0  # tokens that came from another entry node
     rejected: str = ""  # "", "ttft" or "tbt"
-    finished: float = float("inf")  # s
+    finished: float = inf  # s
 
 
 class Cluster:
@@ -79,6 +81,7 @@ class Cluster:
         self.entries, self.decoders = self.nodes[: config.entry], self.nodes[config.entry :]
         self.network = Network(len(self.nodes), config.bandwidth, config.latency)
         self.served = [Served(request) for request in trace]
+        self.in_flight: dict[int, InFlight] = {}  # with moments in place of seconds from now
         for number, request in enumerate(trace):
             self.events.at(request.arrival, self._arrive, number)
 
@@ -91,11 +94,8 @@ class Cluster:
         served, config = self.served[number], self.config
         keys = self._keys(served.request)
         choice = config.policy(self._job(served.request), self._options(keys), self._rng)
-        if config.ttft_limit is not None and choice.ttft > config.ttft_limit:
-            served.rejected = "ttft"
-        elif self._too_slow(served.request):
-            served.rejected = "tbt"
-        else:
+        served.rejected = self._rejection(choice.ttft, served.request)
+        if not served.rejected:
             self._place(number, choice, keys)
 
     def _keys(self, request: TraceRequest) -> list:
@@ -126,14 +126,16 @@ class Cluster:
 
         return Job(request.input, prefill, fetch)
 
-    def _too_slow(self, request: TraceRequest) -> bool:
-        if self.config.tbt_limit is None or not self.decoders:
-            return False
-        node = min(self.decoders, key=_load)
-        context = node.reserved + request.input + request.output
-        size = node.assigned + 1
-        work = Work(size, size, context, 2 * context)
-        return node.cost.seconds(work) > self.config.tbt_limit
+    def _rejection(self, ttft: float, request: TraceRequest) -> str:
+        config, now = self.config, self.events.now
+        if not self.decoders or config.tbt_limit == inf:
+            return "ttft" if ttft > config.ttft_limit else ""
+        others = [
+            InFlight(f.tokens, f.joins - now, f.leaves - now) for f in self.in_flight.values()
+        ]
+        size, cost = request.input + request.output, self.decoders[0].cost
+        limits = config.ttft_limit, config.tbt_limit
+        return early_rejection(ttft, size, others, len(self.decoders), cost, *limits)
 
     def _place(self, number: int, choice: Choice, keys: list) -> None:
         served, now, trace = self.served[number], self.events.now, self.served[number].request
@@ -145,6 +147,10 @@ class Cluster:
             received = min(choice.cached + choice.fetched, trace.input - 1)
         limit = trace.input + (1 if self.decoders else trace.output)
         node.ready_at = now + choice.ttft
+        if self.decoders:
+            joins = inf if self.config.stay is None else node.ready_at
+            leaves = joins + (self.config.stay or 0.0)
+            self.in_flight[number] = InFlight(trace.input + trace.output, joins, leaves)
         request = Request(number, trace.input, limit, keys, trace.arrival, received=received)
         self._send(request, node, arrival)
 
@@ -161,6 +167,7 @@ class Cluster:
             served.cached = max(request.cached_tokens, request.received)
         if node in self.decoders or not self.decoders or served.request.output == 1:
             served.finished = now
+            self.in_flight.pop(request.id, None)
         else:
             self._hand_over(served, request.id)
 
@@ -168,6 +175,8 @@ class Cluster:
         """The prompt is read: its keys and values go to the decode node with the least to hold."""
         node, trace = min(self.decoders, key=_load), served.request
         served.decode = node.number
+        promised = self.in_flight[number]
+        self.in_flight[number] = replace(promised, joins=self.events.now)
         size = trace.input * self.config.kv_bytes
         arrival = self.network.send(self.events.now, served.entry, node.number, size)
         limit = trace.input + trace.output

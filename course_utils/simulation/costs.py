@@ -130,6 +130,15 @@ def prefill_flops(model: ModelSize, tokens: Number, cached: Number = 0) -> Numbe
     return model.layers * (model.a * squares * model.hidden + model.b * new * model.hidden**2)
 
 
+def break_even_bandwidth(model: ModelSize, start: int, end: int, flops: float) -> float:
+    """Bytes/s at which the tokens `start`, ..., `end` - 1 are fetched as fast as computed.
+
+    The first `start` tokens are there already; `flops` are the FLOP/s that prefill reaches.
+    """
+    size = (end - start) * model.kv_bytes
+    return size * flops / prefill_flops(model, end, start)
+
+
 def prefill_cost(model: ModelSize, flops: float, mfu: float) -> StepCost:
     """Seconds of computing at `flops` FLOP/s, of which the share `mfu` is reached."""
     if not 0 < mfu <= 1:

@@ -22,6 +22,17 @@ class Port:
     bytes: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One that was made: from and to which node, from when to when (s), how many bytes."""
+
+    sender: int
+    receiver: int
+    start: float
+    end: float
+    size: float
+
+
 class Network:
     """`nodes` nodes with `bandwidth` (bytes/s) in each direction and `latency` (s)."""
 
@@ -34,6 +45,7 @@ class Network:
         self.bandwidth, self.latency = bandwidth, latency
         self.out = [Port() for _ in range(nodes)]
         self.into = [Port() for _ in range(nodes)]
+        self.transfers: list[Transfer] = []
 
     def arrives(self, now: float, sender: int, receiver: int, size: float) -> float:
         """When a transfer of `size` bytes would have arrived (s), were it asked for now."""
@@ -43,6 +55,8 @@ class Network:
     def send(self, now: float, sender: int, receiver: int, size: float) -> float:
         """Transfer `size` bytes; returns the moment at which they have arrived (s)."""
         arrival = self.arrives(now, sender, receiver, size)
+        start = arrival - self.latency - size / self.bandwidth
+        self.transfers.append(Transfer(sender, receiver, start, arrival, size))
         for port in (self.out[sender], self.into[receiver]):
             port.free_at = arrival - self.latency
             port.busy += size / self.bandwidth

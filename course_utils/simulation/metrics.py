@@ -32,12 +32,16 @@ class Latencies:
     gaps: np.ndarray  # all gaps of all requests, sorted
 
 
-def latencies(cluster: Cluster) -> Latencies:
-    """Seconds of every request of a cluster that has run."""
+def latencies(cluster: Cluster, hand_over: bool = True) -> Latencies:
+    """Seconds of every request of a cluster that has run.
+
+    Without `hand_over`, the gap in which an answer moves to its decode node does not count.
+    """
     rows, gaps = [], [np.empty(0)]
     for number, served in enumerate(cluster.served):
         times = token_times(cluster, number)
-        own = np.sort(np.diff(times))
+        skipped = int(served.decode >= 0 and not hand_over)
+        own = np.sort(np.diff(times[skipped:]))
         worst = own[-max(1, len(own) // 10) :].mean() if len(own) else np.nan
         mean = own.mean() if len(own) else np.nan
         rows.append((times[0] - served.request.arrival if len(times) else np.nan, worst, mean))

@@ -61,6 +61,7 @@ class Node:
         self.step_ends = array("d")  # s, of every step so far
         self.intervals: list[Interval] = []
         self.spans: dict[int, list[list[int]]] = {}  # request id: steps that gave it a token
+        self.begun: dict[int, float] = {}  # request id: when its first step here began (s)
         # What the cluster knows of its load, requests on their way included:
         self.assigned, self.reserved = 0, 0  # requests, and the tokens that they may grow to
         self.ready_at = 0.0  # s: when the prompts will be read, an estimate
@@ -132,6 +133,7 @@ class Node:
         self.scheduler.done(plan)
         self._note(1, len(plan.chunks), plan.tokens)
         for chunk in plan.chunks:
+            self.begun.setdefault(chunk.request.id, self._start)
             if chunk.last:
                 self._give(chunk.request, first, first + 1)
                 if chunk.request.known + 1 == chunk.request.limit:

@@ -57,10 +57,6 @@ def _local(job: Job, option: Option) -> Choice:
     return Choice(option.node, option.wait + job.prefill(option.cached), option.cached)
 
 
-def _first(choices: Sequence[Choice]) -> Choice:
-    return min(choices, key=lambda choice: (choice.ttft, choice.node))
-
-
 def random_node(job: Job, options: Sequence[Option], rng: Random) -> Choice:
     """Any node, each as likely."""
     return _local(job, rng.choice(options))
@@ -73,7 +69,8 @@ def least_loaded(job: Job, options: Sequence[Option], rng: Random) -> Choice:
 
 def cache_aware(job: Job, options: Sequence[Option], rng: Random) -> Choice:
     """The node with the shortest estimated time to the first token, without fetching."""
-    return _first([_local(job, option) for option in options])
+    choices = [Choice(o.node, o.wait + job.prefill(o.cached), o.cached) for o in options]
+    return min(choices, key=lambda choice: (choice.ttft, choice.node))
 
 
 def _best(options: Sequence[Option]) -> Option:
@@ -96,7 +93,8 @@ def mooncake(job: Job, options: Sequence[Option], rng: Random, threshold: float 
     best = _best(options)
     able = [option for option in options if best.cached > threshold * option.cached]
     fetched = [_fetching(job, option, best) for option in able]
-    return _first([_local(job, option) for option in options] + fetched)
+    best_of = [cache_aware(job, options, rng), *fetched]
+    return min(best_of, key=lambda choice: (choice.ttft, choice.node))
 
 
 def always_fetch(job: Job, options: Sequence[Option], rng: Random) -> Choice:

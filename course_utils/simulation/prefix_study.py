@@ -33,26 +33,30 @@ def hit_ratio(trace: Sequence[TraceRequest], capacity: int | None = None) -> Hit
         raise ValueError("the trace has no block ids: use one in Mooncake's format")
     if capacity is not None and capacity < 1:
         raise ValueError(f"capacity is {capacity}: at least one block, or None for no limit")
-    cache: OrderedDict[int, None] = OrderedDict()
-    hits = []
-    for request in trace:
-        hits.append(_prefix(request.blocks, cache))
-        for block in request.blocks:
-            cache[block] = None
-            cache.move_to_end(block)
-        while capacity is not None and len(cache) > capacity:
-            cache.popitem(last=False)
+    hits = prefix_hits([request.blocks for request in trace], capacity)
     blocks = sum(len(request.blocks) for request in trace)
     tokens = sum(request.input for request in trace)
     found = sum(min(hit * BLOCK, r.input) for hit, r in zip(hits, trace, strict=True))
     return HitRatio(capacity, sum(hits) / blocks, found / tokens, tuple(hits))
 
 
-def _prefix(blocks: Sequence[int], cache: OrderedDict[int, None]) -> int:
-    for number, block in enumerate(blocks):
-        if block not in cache:
-            return number
-    return len(blocks)
+def prefix_hits(prompts: Sequence[Sequence[int]], capacity: int | None = None) -> list[int]:
+    """For each prompt, a list of block ids, how many blocks of its beginning are in the cache.
+
+    Then all its blocks become the most recently used, in their order. Beyond `capacity` (None: no
+    limit) the least recently used go, once the prompt is in.
+    """
+    recent: OrderedDict[int, None] = OrderedDict()
+    hits = []
+    for prompt in prompts:
+        missing = (number for number, block in enumerate(prompt) if block not in recent)
+        hits.append(next(missing, len(prompt)))
+        for block in prompt:
+            recent[block] = None
+            recent.move_to_end(block)
+        while capacity is not None and len(recent) > capacity:
+            recent.popitem(last=False)
+    return hits
 
 
 def unseen_hits(trace: Sequence[TraceRequest], system_prompt: int = SYSTEM_PROMPT) -> float:
