@@ -49,6 +49,9 @@ NO_TORCH += (
     "commands.run_command",
     "commands.update",
     "commands.doctor",
+    "serving.mock",
+    "serving.server",
+    "serving.thread",
 )
 
 

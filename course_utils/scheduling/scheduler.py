@@ -113,6 +113,7 @@ class Scheduler:
         self.pool = BlockPool(config.num_blocks, config.prefix_cache, release)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in the order of their admission
+        self.tokens = 0  # computed by all steps so far
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold so many tokens."""
@@ -210,6 +211,7 @@ class Scheduler:
 
         Drafts count as computed until `grow` says how many were accepted.
         """
+        self.tokens += plan.tokens
         for chunk in plan.chunks:
             chunk.request.computed = chunk.start + chunk.count
             if not chunk.request.drafts:
@@ -288,6 +290,7 @@ class Scheduler:
         """
         if steps > (most := self._alike()):
             raise ValueError(f"{steps} steps at once: only the next {most} are all alike")
+        self.tokens += steps * len(self.running)
         for request in self.running:
             need = self.blocks_for(request.computed + steps) - len(request.blocks)
             request.blocks += self.pool.take((), need)

@@ -8,11 +8,18 @@ server with its mock model loads no torch, and the engine no web framework.
 from importlib import import_module
 
 _WHERE = {
+    "admission": ("Admission", "Load", "Refusal", "StepTimes", "load_of", "predicted_ttft"),
+    "backends": ("Backend", "EngineBackend"),
+    "config": ("ServerConfig",),
     "engine": ("Engine", "Generation", "Update"),
+    "mock": ("MockBackend", "MockEngine"),
     "paged_cache": ("PagedBatch", "PagedCache", "Span"),
     "params": ("SamplingParams",),
     "sampling": ("probabilities",),
+    "server": ("create_app", "serve"),
+    "templates": ("chatml", "plain"),
     "text": ("TextStream",),
+    "thread": ("ServerThread", "serve_in_thread"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULES)
