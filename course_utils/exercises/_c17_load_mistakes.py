@@ -1,10 +1,9 @@
-"""Wrong answers of chapter 17: latencies, goodput, predicted time to first token."""
+"""Wrong answers of chapter 17: latencies, goodput."""
 
 from collections.abc import Callable, Sequence
 from statistics import mean
 
 from course_utils.exercises.spec import WrongAnswer
-from course_utils.serving.prediction import ServerLoad
 from course_utils.serving.slo import RequestRecord
 
 # ---- latencies
@@ -152,90 +151,5 @@ GOODPUT = (
         "a number, not a share",
         lambda records, ttft, tpot: sum(_answered(r) and _both(r, ttft, tpot) for r in records),
         "This is how many were served well. Divide by the number of records.",
-    ),
-)
-
-
-# ---- predicted time to first token
-
-
-def _prediction(wait: Callable[[float, float], float] = max, **other: Callable) -> Callable:
-    """The formula with parts of it replaced."""
-
-    def answer(load: ServerLoad, prompt: int, cached: int) -> float:
-        parts = {
-            "before": lambda L: max(0, L.running + L.waiting + 1 - L.slots),
-            "leave": lambda L: L.slots,
-            "backlog": lambda L: L.backlog,
-            "own": lambda L, prompt, cached: prompt - cached,
-        } | other
-        for_slot = parts["before"](load) * load.seconds_per_request / parts["leave"](load)
-        for_compute = parts["backlog"](load) * load.seconds_per_token
-        own = parts["own"](load, prompt, cached) * load.seconds_per_token
-        return wait(for_slot, for_compute) + own
-
-    return answer
-
-
-PREDICTED_TTFT = (
-    WrongAnswer(
-        "no queue at all",
-        _prediction(before=lambda load: 0, backlog=lambda load: 0),
-        "You count the request's own prompt and nothing else: the prediction is the same for an "
-        "idle server and for one with a hundred requests waiting.",
-    ),
-    WrongAnswer(
-        "slots forgotten",
-        _prediction(before=lambda load: 0),
-        "The tokens that are read before it are there, the slots are not. With all slots taken a "
-        "request waits until others have finished writing, however short the prompts are.",
-    ),
-    WrongAnswer(
-        "backlog forgotten",
-        _prediction(backlog=lambda load: 0),
-        "The slots are there, the backlog is not. With slots free, a request still waits until the "
-        "prompts before it are read.",
-    ),
-    WrongAnswer(
-        "those who run",
-        _prediction(before=lambda load: max(0, load.waiting + 1 - load.slots)),
-        "You count those who wait and forget those who run: they hold the slots.",
-        also=(_prediction(before=lambda load: load.waiting),),
-    ),
-    WrongAnswer(
-        "not counting oneself",
-        _prediction(before=lambda load: max(0, load.running + load.waiting - load.slots)),
-        "With all slots taken and nobody waiting, one request must leave before this one begins. "
-        "You count none: the new request needs a slot too (+ 1).",
-    ),
-    WrongAnswer(
-        "cached tokens as work",
-        _prediction(own=lambda load, prompt, cached: prompt),
-        "Tokens in the prefix cache are not computed again. The request reads prompt - cached of "
-        "its own.",
-    ),
-    WrongAnswer(
-        "one slot at a time",
-        _prediction(leave=lambda load: 1),
-        "You let one request leave in every seconds_per_request. All slots work at the same time: "
-        "load.slots leave in that time.",
-    ),
-    WrongAnswer(
-        "both waits added",
-        _prediction(wait=lambda slot, compute: slot + compute),
-        "You add the two waits. They pass at the same time, because prompts are read while others "
-        "hold their slots: the longer one decides.",
-    ),
-    WrongAnswer(
-        "the shorter wait",
-        _prediction(wait=min),
-        "You take the SHORTER of the two waits. A request needs a slot and its turn: the longer "
-        "one decides.",
-    ),
-    WrongAnswer(
-        "its own prompt forgotten",
-        _prediction(own=lambda load, prompt, cached: 0),
-        "The first token comes after the request's own prompt is read: add (prompt - cached) "
-        "tokens.",
     ),
 )

@@ -197,17 +197,11 @@ RUN_TOOL_ROUND = (
         ),
     ),
     WrongAnswer(
-        "the first call alone",
+        "a call left open",
         _round(calls=lambda calls: calls[:1]),
-        "You answer one call. A model may ask for several at once, and every one of them needs its "
-        "own tool message before it goes on.",
-        also=(_round(calls=lambda calls: calls[-1:]),),
-    ),
-    WrongAnswer(
-        "asks after every result",
-        _one_by_one,
-        "You ask the model again after each result. All results of one message go back together, "
-        "then you ask once.",
+        "You ask the model again while a call of its message has no answer. It may ask for several "
+        "at once: answer every one with a tool message of its own, and only then ask, once.",
+        also=(_round(calls=lambda calls: calls[-1:]), _one_by_one),
     ),
     WrongAnswer(
         "a result that is no text",

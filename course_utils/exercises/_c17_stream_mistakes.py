@@ -89,8 +89,8 @@ PARSE_SSE = (
         "decoded too early",
         _decoding("strict"),
         "You decode a chunk before its last line is whole. A cut in the middle of a character "
-        "makes both halves invalid (errors='ignore' or 'replace' loses the letter instead). Split the "
-        "bytes into lines first, then decode a whole line.",
+        "makes both halves invalid (errors='ignore' or 'replace' loses the letter instead). Split "
+        "the bytes into lines first, then decode a whole line.",
         also=(_decoding("ignore"), _decoding("replace")),
     ),
     WrongAnswer(

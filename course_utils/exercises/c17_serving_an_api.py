@@ -12,10 +12,11 @@ from typing import Any
 
 from course_utils.exercises import _c17_load_mistakes as load_mistakes
 from course_utils.exercises import _c17_mistakes as mistakes
+from course_utils.exercises import _c17_prediction_mistakes as prediction_mistakes
 from course_utils.exercises import _c17_stream_mistakes as stream_mistakes
 from course_utils.exercises.spec import Case, ExerciseSpec
 from course_utils.exercises.words import count
-from course_utils.serving.prediction import ServerLoad, predicted_ttft
+from course_utils.serving.admission import Load, predicted_ttft
 from course_utils.serving.retry import retry_delay
 from course_utils.serving.slo import RequestRecord, goodput, latencies
 from course_utils.serving.sse import parse_sse
@@ -170,28 +171,26 @@ PARSE_SSE = ExerciseSpec(
 
 
 def _prediction_cases(rng: random.Random) -> list[Case]:
+    def case(says: str, prompt: int, cached: int, *load: Any, base: float = 0.01) -> Case:
+        return Case((prompt, cached, Load(*load), base, 0.001), says)
+
     def some() -> Case:
-        slots = rng.randint(2, 16)
-        load = ServerLoad(
-            slots,
-            rng.randint(slots - 1, slots),
-            rng.randint(1, 9),
-            rng.randint(1, 4000),
-            rng.uniform(1e-4, 1e-3),
-            rng.uniform(0.2, 3.0),
-        )
-        return Case((load, rng.randint(200, 900), rng.randint(16, 150)), "a busy server")
+        left = tuple(rng.sample(range(3, 90), rng.randint(3, 7)))
+        load = Load(rng.choice((64, 128)), rng.randint(200, 900), left, rng.randint(1, 9), 0)
+        rates = rng.uniform(0.005, 0.05), rng.uniform(1e-4, 1e-3)
+        return Case((rng.randint(200, 900), 16 * rng.randint(1, 9), load, *rates), "a busy server")
 
     return [
-        Case((ServerLoad(4, 0, 0, 0, 0.001, 0.5), 100, 0), "an idle server"),
-        Case((ServerLoad(4, 0, 0, 0, 0.001, 0.5), 100, 64), "64 of 100 tokens are cached"),
-        Case((ServerLoad(4, 1, 0, 300, 0.001, 0.5), 100, 0), "300 tokens are read before"),
-        Case((ServerLoad(4, 3, 0, 0, 0.001, 2.0), 100, 0), "one slot of four is free"),
-        Case((ServerLoad(4, 4, 0, 0, 0.001, 2.0), 100, 0), "all four slots are taken"),
-        Case((ServerLoad(4, 4, 3, 60, 0.001, 2.0), 100, 48), "three wait before it, for slots"),
-        Case((ServerLoad(4, 3, 2, 40, 0.001, 2.0), 100, 48), "two wait though a slot is free"),
-        Case((ServerLoad(4, 4, 2, 9000, 0.001, 0.4), 100, 48), "two wait, with long prompts"),
-        Case((ServerLoad(1, 1, 5, 500, 0.001, 0.4), 100, 0), "a server with one slot"),
+        case("an idle server", 100, 0, 512, 0, (), 0, 4),
+        case("64 of 100 tokens are cached", 100, 64, 512, 0, (), 0, 4),
+        case("a prompt of three steps", 150, 0, 64, 0, (), 0, 4),
+        case("two others write, one slot is free", 100, 0, 64, 0, (20, 7), 0, 1),
+        case("300 tokens are read before", 100, 0, 64, 300, (20, 7), 0, 1),
+        case("all slots are taken, nobody waits", 100, 0, 512, 0, (20, 7, 9), 0, 0),
+        case("all slots are taken, one waits", 100, 0, 512, 40, (20, 7, 9), 1, 0),
+        case("three slots, five wait", 100, 48, 512, 400, (20, 7, 9), 5, 0),
+        case("two wait though a slot is free", 100, 48, 512, 40, (20, 7, 9), 2, 1),
+        case("as many write as a step has tokens", 20, 0, 3, 0, (20, 7, 9), 0, 1),
         *(some() for _ in range(4)),
     ]
 
@@ -202,14 +201,15 @@ PREDICTED_TTFT = ExerciseSpec(
     why="A server that says no at once lets the client go elsewhere, and keeps its other promises.",
     reference=predicted_ttft,
     cases=_prediction_cases,
-    wrong_answers=load_mistakes.PREDICTED_TTFT,
+    wrong_answers=prediction_mistakes.PREDICTED_TTFT,
     hints=(
-        "Two queues at once: for a slot, and for the tokens that are read before. Which one "
-        "decides?",
-        "running + waiting + 1 - slots requests have to leave first (not below 0), and `slots` of "
-        "them leave in every seconds_per_request.",
-        "max(before * load.seconds_per_request / load.slots, load.backlog * "
-        "load.seconds_per_token), then the time for prompt - cached tokens of its own.",
+        "Two waits, one after the other: for a slot, and for the tokens to be read. Count both in "
+        "steps first, then in seconds.",
+        "turns = load.waiting + 1 - load.free answers must end. With ends = sorted(load.running), "
+        "rounds, place = divmod(turns - 1, len(ends)) gives rounds * ends[-1] + ends[place] steps.",
+        "(wait + steps) * (base + per_token * len(load.running)) + tokens * per_token, with tokens "
+        "= load.unread + prompt - cached and steps = ceil(tokens / max(1, load.budget - "
+        "len(load.running)))",
     ),
 )
 
@@ -231,6 +231,7 @@ def _retry_cases(rng: random.Random) -> list[Case]:
         case(2, 0.0, "Retry-After: 0"),
         case(rng.randint(1, 3), rng.uniform(0.1, 1), "another base", base=0.1, cap=60.0),
         case(rng.randint(5, 9), 1.0, "a low cap", base=1.0, cap=3.0),
+        Case((5, 1.0, random.Random(5)), "Retry-After: 1 after many failures"),
     ]
 
 

@@ -5,9 +5,8 @@ without waiting, so that a sweep over loads takes milliseconds and gives the sam
 machine. Requests arrive open-loop: at their moments, whatever became of earlier ones. One that
 arrives during a step is looked at when the step ends.
 
-The server measures itself as it goes: seconds and tokens of steps that read prompts (a ratio of
-moving means: a mean of ratios would be ruled by steps with few tokens), and how long requests hold
-their slots.
+Admission sees what the server's own sees: what is ahead of a request, and seconds fitted to the
+steps so far.
 
 Left out: the network, writing JSON, and clients that go away or come back (`simulation` has many
 nodes, and takes like steps at once).
@@ -17,29 +16,25 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from course_utils.scheduling import Plan, Request, Scheduler, SchedulerConfig
-from course_utils.serving.prediction import ServerLoad
+from course_utils.serving.admission import Load, StepTimes, load_of
 from course_utils.serving.slo import RequestRecord
-from course_utils.simulation.costs import Cost, Work, work_of
+from course_utils.simulation.costs import Cost, work_of
 from course_utils.simulation.workloads import TraceRequest
 
-Admit = Callable[[ServerLoad, int, int], bool]  # load, tokens of the prompt, cached ones
-NEWEST = 0.2  # weight of the newest measurement in a moving mean
+Admit = Callable[[int, int, Load, float, float], bool]
 
 
 class SimulatedServer:
     """One run: `SimulatedServer(config, cost, admit).run(trace)` gives a record of each request.
 
-    `admit` decides by the load, the tokens of the prompt and those in the prefix cache; None lets
-    everybody in.
+    `admit(prompt, cached, load, base, per_token)` says whether a request may wait: see
+    `admission.predicted_ttft` for its arguments. None lets everybody in.
     """
 
     def __init__(self, config: SchedulerConfig, cost: Cost, admit: Admit | None = None):
         self.scheduler, self.cost, self.admit, self.now = Scheduler(config), cost, admit, 0.0
-        self.begun: dict[Request, float] = {}  # when a request that runs got its slot
+        self.times = StepTimes()
         self.tokens: dict[Request, list[float]] = {}  # moments (s) of the tokens of each request
-        whole = Work(config.max_tokens, 1, config.max_tokens, config.max_tokens**2)
-        self.reading = float(cost.seconds(whole)), config.max_tokens  # seconds, tokens
-        self.seconds_per_request = 0.0  # nobody has left yet
 
     def run(self, trace: Sequence[TraceRequest]) -> list[RequestRecord]:
         """Serve requests, given in the order of their arrival."""
@@ -54,53 +49,31 @@ class SimulatedServer:
                 self.now = pending[0].arrival
         return [self._record(wanted, request) for wanted, request in arrived]
 
-    def load(self) -> ServerLoad:
-        """What the server knows of itself now."""
-        running, waiting = self.scheduler.running, self.scheduler.waiting
-        reading = sum(request.left for request in running if request.left > 1)
-        backlog = reading + sum(request.known - self._cached(request) for request in waiting)
-        seconds, tokens = self.reading
-        rates = seconds / tokens, self.seconds_per_request
-        slots = self.scheduler.config.max_requests
-        return ServerLoad(slots, len(running), len(waiting), backlog, *rates)
-
-    def _cached(self, request: Request) -> int:
-        size = self.scheduler.config.block_size
-        whole = (request.known - 1) // size
-        return size * len(self.scheduler.pool.find(request.keys[:whole]))
-
     def _arrive(self, number: int, wanted: TraceRequest) -> Request | None:
         """Let a request wait; None if it is refused."""
-        full = wanted.input // self.scheduler.config.block_size
-        keys = [(block, block) for block in wanted.blocks[:full]]
+        scheduler, size = self.scheduler, self.scheduler.config.block_size
+        keys = [(block, block) for block in wanted.blocks[: wanted.input // size]]
         limit = wanted.input + wanted.output
         request = Request(number, wanted.input, limit, keys, wanted.arrival)
-        if self.admit and not self.admit(self.load(), wanted.input, self._cached(request)):
-            return None
-        self.scheduler.add(request)
+        if self.admit:
+            cached = size * len(scheduler.pool.find(keys[: (wanted.input - 1) // size]))
+            if not self.admit(wanted.input, cached, load_of(scheduler), *self.times.fit()):
+                return None
+        scheduler.add(request)
         self.tokens[request] = []
         return request
 
     def _step(self, plan: Plan) -> None:
-        for chunk in plan.chunks:
-            self.begun.setdefault(chunk.request, self.now)
         seconds = float(self.cost.seconds(work_of(plan)))
         self.now += seconds
+        self.times.observe(plan.tokens, seconds)
         self.scheduler.done(plan)
-        if plan.tokens > len(plan.chunks):
-            before = self.reading
-            self.reading = _moved(before[0], seconds), _moved(before[1], plan.tokens)
         for request in [chunk.request for chunk in plan.chunks if chunk.last]:
             self.tokens[request].append(self.now)
             if request.known + 1 < request.limit:
                 self.scheduler.grow(request)
             else:
-                self._finish(request)
-
-    def _finish(self, request: Request) -> None:
-        self.scheduler.finish(request)
-        held = self.now - self.begun.pop(request)
-        self.seconds_per_request = _moved(self.seconds_per_request or held, held)
+                self.scheduler.finish(request)
 
     def _record(self, wanted: TraceRequest, request: Request | None) -> RequestRecord:
         moment = wanted.arrival
@@ -109,7 +82,3 @@ class SimulatedServer:
         times = self.tokens[request]
         cached = request.cached_tokens
         return RequestRecord(moment, moment, times[0], times[-1], len(times), 200, cached)
-
-
-def _moved(mean: float, newest: float) -> float:
-    return mean + NEWEST * (newest - mean)
