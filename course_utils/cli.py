@@ -173,6 +173,39 @@ def bench(
     bench_command(name, list_only, json, _console())
 
 
+@app.command(epilog="Example: course serve --model smollm2 --port 8000")
+def serve(
+    model: Annotated[
+        str | None, typer.Option(help="dense, moe or smollm2; dense when none.")
+    ] = None,
+    mock: Annotated[bool, typer.Option("--mock", help="A clock instead of weights.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits.")] = False,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="COURSE_API_KEY", help="What clients must send.")
+    ] = None,
+    max_queue: Annotated[int, typer.Option(help="Requests that may wait.")] = 64,
+    max_ttft: Annotated[
+        float | None, typer.Option(help="Seconds to the first token, predicted, at most.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 60.0,
+    drain: Annotated[float, typer.Option(help="Seconds to finish in when stopped.")] = 10.0,
+    speed: Annotated[float, typer.Option(help="Of the mock's clock; 0: no waiting.")] = 1.0,
+) -> None:
+    """Serve a model with OpenAI's API."""
+    from course_utils.commands.serve import Choice, serve_command
+    from course_utils.serving import ServerConfig
+
+    choice = Choice(model or ("mock" if mock else "dense"), mock, int8, speed)
+    limits = {"max_queue": max_queue, "max_ttft": max_ttft, "timeout": timeout, "drain": drain}
+    try:
+        config = ServerConfig(host, port, api_key, **limits)
+    except ValueError as error:
+        raise BadArgumentError(str(error)) from error
+    serve_command(choice, config)
+
+
 @app.command(epilog="Example: course models DeepSeek-V3")
 def models(
     name: Annotated[str | None, typer.Argument(help="One model; the table when none.")] = None,

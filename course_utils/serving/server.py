@@ -17,6 +17,7 @@ Source: OpenAI's API reference; vLLM's server, which has the same endpoints.
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -122,12 +123,26 @@ def _add_views(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
-def uvicorn_server(app: FastAPI, config: ServerConfig, log_level: str = "info") -> uvicorn.Server:
+def listen(config: ServerConfig) -> socket.socket:
+    """The socket. Raises OSError if the port is taken or the host is not this machine's."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        where = f"cannot listen on {config.host}:{config.port} ({error.strerror or error})"
+        raise OSError(f"{where}: choose another port, or 0 for any free one") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """http://host:port of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def uvicorn_server(app: FastAPI, config: ServerConfig, log_level: str) -> uvicorn.Server:
     """uvicorn around the app. What still runs when it is told to exit is cancelled."""
     settings = uvicorn.Config(
         app,
-        host=config.host,
-        port=config.port,
         log_level=log_level,
         access_log=False,
         timeout_keep_alive=max(1, round(config.keep_alive)),
@@ -151,8 +166,8 @@ def serve(backend: Backend, config: ServerConfig, on_start=lambda url: None) -> 
 
     `on_start` gets the URL. Returns whether every request could end.
     """
-    app = create_app(backend, config)
-    service, server = app.state.service, uvicorn_server(app, config)
+    listener, app = listen(config), create_app(backend, config)
+    service, server = app.state.service, uvicorn_server(app, config, "warning")
 
     def signalled(*_) -> None:
         server.force_exit = service.draining
@@ -163,12 +178,10 @@ def serve(backend: Backend, config: ServerConfig, on_start=lambda url: None) -> 
     server.handle_exit = signalled  # uvicorn's own would close the door without an answer
 
     async def run() -> bool:
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(POLL)
-        if server.started:
-            host, port = server.servers[0].sockets[0].getsockname()[:2]
-            on_start(f"http://{host}:{port}")
+        on_start(url_of(listener))
         while not service.draining and not serving.done():
             await asyncio.sleep(POLL)
         ended = await drain(service)

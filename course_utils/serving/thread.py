@@ -17,7 +17,7 @@ from collections.abc import Callable
 from course_utils.serving.admission import predicted_ttft
 from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
-from course_utils.serving.server import create_app, drain, uvicorn_server
+from course_utils.serving.server import create_app, drain, listen, url_of, uvicorn_server
 
 START = 30.0  # seconds
 
@@ -30,8 +30,9 @@ class ServerThread:
         self.app = create_app(backend, config, predict)
         self.service = self.app.state.service
         self._server = uvicorn_server(self.app, config, log_level="critical")
+        self._listener = listen(config)
+        self.url = url_of(self._listener)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
         self._thread.start()
         self._wait_for_start()
@@ -40,28 +41,16 @@ class ServerThread:
     def _run(self) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            await self._server.serve()
+            await self._server.serve(sockets=[self._listener])
 
-        try:
-            asyncio.run(main())
-        except BaseException as error:  # uvicorn ends by SystemExit if the port is taken
-            self._error = error
+        asyncio.run(main())
 
     def _wait_for_start(self) -> None:
         until = time.monotonic() + START
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > until:
-                where = f"{self.config.host}:{self.config.port}"
-                raise OSError(
-                    f"no server on {where} ({self._error!r}): is the port taken? port=0 takes any"
-                )
-            time.sleep(0.005)
-        self.host, self.port = self._server.servers[0].sockets[0].getsockname()[:2]
-
-    @property
-    def url(self) -> str:
-        """http://host:port."""
-        return f"http://{self.host}:{self.port}"
+                raise RuntimeError("the server did not start: see the error of its thread above")
+            time.sleep(0.002)
 
     @property
     def base_url(self) -> str:

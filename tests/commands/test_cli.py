@@ -13,7 +13,7 @@ COMMANDS = sorted(typer.main.get_command(app).commands)
 
 
 def test_all_promised_commands_exist():
-    promised = "bench count doctor fetch grade models reset run update verify-records"
+    promised = "bench count doctor fetch grade models reset run serve update verify-records"
     assert promised.split() == COMMANDS
 
 
