@@ -12,6 +12,7 @@ _WHERE = {
     "backends": ("Backend", "EngineBackend"),
     "config": ("ServerConfig",),
     "engine": ("Engine", "Generation", "Update"),
+    "load": ("prompt_of", "run_load"),
     "mock": ("MockBackend", "MockEngine"),
     "paged_cache": ("PagedBatch", "PagedCache", "Span"),
     "params": ("SamplingParams",),
