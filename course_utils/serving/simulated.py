@@ -2,8 +2,9 @@
 
 The same requests, the same policy and the same admission as in the server, without a socket and
 without waiting, so that a sweep over loads takes milliseconds and gives the same numbers on every
-machine. Requests arrive open-loop: at their moments, whatever became of earlier ones. One that
-arrives during a step is looked at when the step ends.
+machine. Requests arrive open-loop: at their moments, whatever became of earlier ones. (Or through a
+number of connections, as in many load tests: then late requests are sent late.) One that arrives
+during a step is looked at when the step ends.
 
 Admission sees what the server's own sees: what is ahead of a request, and seconds fitted to the
 steps so far.
@@ -12,6 +13,7 @@ Left out: the network, writing JSON, and clients that go away or come back (`sim
 nodes, and takes like steps at once).
 """
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -33,21 +35,28 @@ class SimulatedServer:
 
     def __init__(self, config: SchedulerConfig, cost: Cost, admit: Admit | None = None):
         self.scheduler, self.cost, self.admit, self.now = Scheduler(config), cost, admit, 0.0
-        self.times = StepTimes()
+        self.times, self.free = StepTimes(), []  # free: since when (s) connections are
         self.tokens: dict[Request, list[float]] = {}  # moments (s) of the tokens of each request
 
-    def run(self, trace: Sequence[TraceRequest]) -> list[RequestRecord]:
-        """Serve requests, given in the order of their arrival."""
+    def run(
+        self, trace: Sequence[TraceRequest], connections: int | None = None
+    ) -> list[RequestRecord]:
+        """Serve requests, given in the order of their arrival.
+
+        With `connections`, a request is sent when one of so many is free: a closed loop.
+        """
         pending, arrived = deque(trace), []
+        self.free = [0.0] * (len(trace) if connections is None else connections)
         while pending or self.scheduler.waiting or self.scheduler.running:
-            while pending and pending[0].arrival <= self.now:
-                wanted = pending.popleft()
-                arrived.append((wanted, self._arrive(len(arrived), wanted)))
+            while pending and self.free and pending[0].arrival <= self.now:
+                wanted, free_since = pending.popleft(), heapq.heappop(self.free)
+                sent = max(wanted.arrival, free_since)
+                arrived.append((wanted, sent, self._arrive(len(arrived), wanted)))
             if (plan := self.scheduler.plan()).chunks:
                 self._step(plan)
             elif pending:
-                self.now = pending[0].arrival
-        return [self._record(wanted, request) for wanted, request in arrived]
+                self.now = max(self.now, pending[0].arrival)
+        return [self._record(*each) for each in arrived]
 
     def _arrive(self, number: int, wanted: TraceRequest) -> Request | None:
         """Let a request wait; None if it is refused."""
@@ -58,6 +67,7 @@ class SimulatedServer:
         if self.admit:
             cached = size * len(scheduler.pool.find(keys[: (wanted.input - 1) // size]))
             if not self.admit(wanted.input, cached, load_of(scheduler), *self.times.fit()):
+                heapq.heappush(self.free, self.now)
                 return None
         scheduler.add(request)
         self.tokens[request] = []
@@ -74,11 +84,10 @@ class SimulatedServer:
                 self.scheduler.grow(request)
             else:
                 self.scheduler.finish(request)
+                heapq.heappush(self.free, self.now)
 
-    def _record(self, wanted: TraceRequest, request: Request | None) -> RequestRecord:
-        moment = wanted.arrival
+    def _record(self, wanted: TraceRequest, sent: float, request: Request | None) -> RequestRecord:
         if request is None:
-            return RequestRecord(moment, moment, None, None, 0, 429)
-        times = self.tokens[request]
-        cached = request.cached_tokens
-        return RequestRecord(moment, moment, times[0], times[-1], len(times), 200, cached)
+            return RequestRecord(wanted.arrival, sent, None, None, 0, 429)
+        times, cached = self.tokens[request], request.cached_tokens
+        return RequestRecord(wanted.arrival, sent, times[0], times[-1], len(times), 200, cached)

@@ -96,3 +96,19 @@ def test_goodput_counts_everybody_who_asked():
     assert goodput(records, 3.0, 0.8) == 0.6
     with pytest.raises(ValueError, match="send at least one"):
         goodput([], 1, 1)
+
+
+def test_a_load_test_with_few_connections_never_sees_the_queue():
+    trace = poisson(200, 30.0, input=32, output=20)
+    closed = SimulatedServer(CONFIG, COST).run(trace, connections=4)
+    assert all(r.due <= r.sent <= r.first for r in closed)
+    assert max(r.first - r.sent for r in closed) < 0.15
+    assert max(latencies(r)[0] for r in closed) > 5
+    assert closed[0].sent == closed[0].due
+
+
+def test_as_many_connections_as_requests_are_an_open_loop():
+    trace = poisson(60, 12.0, input=32, output=20)
+    assert SimulatedServer(CONFIG, COST).run(trace, connections=60) == SimulatedServer(
+        CONFIG, COST
+    ).run(trace)
