@@ -1,6 +1,6 @@
 """Rounding after training against rounding during training, at few bits (chapter 15).
 
-`python -m course_utils.records.qat [--devices cuda:0 cuda:1] [--jobs 24]` trains on from the
+`python -m course_utils.records.qat [--devices cuda:0] [--jobs 14]` trains on from the
 shipped checkpoints on 600 batches of 8 x 256 tokens, seeds 0, 1, 2, at two learning rates:
 
 - in 32 bits, and rounds the result in each way ("after"): the control, so that QAT gets no more
@@ -12,14 +12,15 @@ of experts: the experts alone, in 4 bits (groups of 32, as Kimi K2 Thinking) or 
 Last, small dense models from random weights, in 32 bits and ternary all along, as BitNet trains.
 
 Each row has the validation split, by which the rate is chosen, and the test split, which is
-reported. Writes c15_qat.csv. A minute on two GPUs, some hours on two cores.
+reported. Writes c15_qat.csv. Minutes on a GPU, some hours on two cores; `--models dense small`
+leaves out the experts.
 
-Beside these, short runs of the dense model: 24 batches of 4 x 128 tokens, four windows. `--short`
-makes them alone, in some minutes on two cores. They show a beginning and no more.
+Beside these, short runs of the dense model: 24 batches of 4 x 128 tokens, four windows. `--models`
+with no name makes them alone, in some minutes on two cores. They show a beginning and no more.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -130,11 +131,14 @@ def sample() -> dict:
     return run("dense", "2 bits", RATES["dense"][0], 0, "cpu", SHORT_STEPS)[0]
 
 
-def grid(devices: list[str], steps: int = STEPS) -> list[tuple]:
-    """All runs, the longest first, dealt out to the devices in turn."""
+MODELS = ("small", "moe", "dense")
+
+
+def grid(devices: list[str], names: Sequence[str] = MODELS, steps: int = STEPS) -> list[tuple]:
+    """All runs of these models, the longest first, dealt out to the devices in turn."""
     wanted = [
         (name, weights, rate, seed)
-        for name in ("small", "moe", "dense")
+        for name in names
         for weights in (FULL, *RECIPES[name])
         for rate in RATES[name]
         for seed in SEEDS
@@ -144,7 +148,7 @@ def grid(devices: list[str], steps: int = STEPS) -> list[tuple]:
 
 def short_grid(devices: list[str]) -> list[tuple]:
     """The short runs of the dense model."""
-    return [one for one in grid(devices, SHORT_STEPS) if one[0] == "dense"]
+    return grid(devices, ["dense"], SHORT_STEPS)
 
 
 if __name__ == "__main__":
@@ -152,10 +156,9 @@ if __name__ == "__main__":
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--devices", nargs="+", default=[usual])
     parser.add_argument("--jobs", type=int, default=1, help="models trained at the same time")
-    parser.add_argument("--short", action="store_true", help="the short runs alone")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     arguments = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    wanted = [] if arguments.short else grid(arguments.devices)
-    wanted += short_grid(arguments.devices)
+    wanted = grid(arguments.devices, arguments.models) + short_grid(arguments.devices)
     found = run_grid(run, wanted, arguments.jobs)
     print(save_record(RECORD, [row for rows in found for row in rows]))

@@ -41,7 +41,10 @@ RECIPES = {
     "c14_smollm2": "course_utils.records.gptq_smollm2",
     "c15_kv_cache": "course_utils.records.kv_quantization",
     "c15_qat": "course_utils.records.qat",
+    "c17_load": "course_utils.records.load_sweep",
+    "c18_cluster": "course_utils.records.cluster",
     "c18_engine": "course_utils.records.engine_calibration",
+    "c18_mooncake": "course_utils.records.mooncake",
 }
 HASHES = ("code", "corpus")  # text, even where the digits look like a number such as 7412e9
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)

@@ -17,7 +17,7 @@ Source: Mooncake (Qin et al. 2025, FAST), sections 4 and 6.2 (its store across n
 scheduler). Left out: nodes that change role.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
@@ -46,6 +46,7 @@ class ClusterConfig:
     latency: float = 0.0  # s
     ttft_limit: float = inf  # s; reject beyond
     tbt_limit: float = inf  # s; reject beyond; of decode nodes only
+    reject: Callable[..., str] = early_rejection
     stay: float | None = None  # s that an answer is assumed to take; None: judge by the load now
     seed: int = 0
 
@@ -135,7 +136,7 @@ class Cluster:
         ]
         size, cost = request.input + request.output, self.decoders[0].cost
         limits = config.ttft_limit, config.tbt_limit
-        return early_rejection(ttft, size, others, len(self.decoders), cost, *limits)
+        return config.reject(ttft, size, others, len(self.decoders), cost, *limits)
 
     def _place(self, number: int, choice: Choice, keys: list) -> None:
         served, now, trace = self.served[number], self.events.now, self.served[number].request

@@ -14,7 +14,8 @@ Three ways to the five numbers:
 
 The square of a chunk from `start` to `end` is end^2 - start^2, so that the prefill of a prompt
 costs the same in one chunk as in many, and a cached prefix is exactly what is saved. `Roofline`
-takes the longer of two such models: a step that mixes prefill with decode computes while it reads.
+takes the longer of two such models: a step that mixes prefill with decode computes while it reads
+(or, the other extreme, first the one and then the other).
 
 Source: Mooncake (Qin et al. 2025, FAST), section 3.2, for the FLOPs; Williams et al. 2009 for the
 roofline.
@@ -89,18 +90,20 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The longer of computing and reading."""
+    """The longer of computing and reading; without `overlap`, one after the other."""
 
     compute: StepCost
     memory: StepCost
+    overlap: bool = True
 
     def seconds(self, work: Work) -> Number:
         """Seconds of a step, or of each of many."""
-        return np.maximum(self.compute.seconds(work), self.memory.seconds(work))
+        compute, memory = self.compute.seconds(work), self.memory.seconds(work)
+        return np.maximum(compute, memory) if self.overlap else compute + memory
 
     def scaled(self, factor: float) -> "Roofline":
         """The same, `factor` times as slow."""
-        return Roofline(self.compute.scaled(factor), self.memory.scaled(factor))
+        return Roofline(self.compute.scaled(factor), self.memory.scaled(factor), self.overlap)
 
 
 Cost = StepCost | Roofline

@@ -50,6 +50,15 @@ class TraceRequest:
             )
 
 
+def load_workload(
+    path: str | Path | None = None, requests: int = 1_000, seed: int = 0
+) -> list[TraceRequest]:
+    """A trace from a path (Azure's format if it ends in .csv, else Mooncake's), or the default."""
+    if path is None:
+        return conversation(requests, requests * 3_537 / 12_031, seed)
+    return azure_trace(path) if Path(path).suffix == ".csv" else mooncake_trace(path)
+
+
 def mooncake_trace(path: str | Path) -> list[TraceRequest]:
     """Read Mooncake's JSON lines. Raises ValueError with the line that is no request."""
     trace = []
