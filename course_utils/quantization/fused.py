@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from course_utils.attention import GroupedQueryAttention
 from course_utils.attention.cache import attend_cached
+from course_utils.attention.stores import Tokens
 from course_utils.layers import MLP, swiglu
 from course_utils.models.decoder import DecoderLM
 from course_utils.quantization.kernels import choose_kernel
@@ -58,9 +59,14 @@ class FusedAttention(nn.Module):
         super().__init__()
         parts = [attn.q_proj, attn.k_proj, attn.v_proj]
         self.widths = [part.out_features for part in parts]
+        self.layout = attn.cache_layout()
         self.qkv_proj, self.o_proj = join(parts), attn.o_proj
         self.q_norm, self.k_norm = attn.q_norm, attn.k_norm
         self.head_dim, self.rope, self.attend = attn.head_dim, attn.rope, attn.attend
+
+    def cache_layout(self) -> Tokens:
+        """That of the layer it was made from."""
+        return self.layout
 
     def forward(self, x_BTD, cos, sin, mask=None, cache=None, layer=0) -> Tensor:
         q, k, v = (
