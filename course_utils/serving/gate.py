@@ -66,7 +66,7 @@ class Gate:
         if error := self._refusal(headers, asks):
             await error.response()(scope, receive, send)
             return
-        await self.app(scope, self._limited(receive), send)
+        await self.app(scope, self._limited(receive, scope), send)
 
     def _refusal(self, headers: dict[bytes, bytes], asks: bool) -> ApiError | None:
         config = self.service.config
@@ -85,13 +85,15 @@ class Gate:
     def _too_large(self) -> str:
         return f"The body is larger than {self.service.config.max_body_bytes} bytes."
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Bodies without a length are counted as they come."""
-        size = 0
+    def _limited(self, receive: Receive, scope: Scope) -> Receive:
+        """Bodies without a length are counted as they come; a client that goes away is noted."""
+        size, state = 0, scope.setdefault("state", {})
 
         async def counting() -> Message:
             nonlocal size
             message = await receive()
+            if message["type"] == "http.disconnect":
+                state.setdefault("outcome", "cancelled")
             size += len(message.get("body", b""))
             if size > self.service.config.max_body_bytes:
                 raise HTTPException(413, self._too_large())

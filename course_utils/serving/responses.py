@@ -65,10 +65,9 @@ async def respond(answering: Answering, request: Request, stream: bool) -> Respo
         body = await unless_gone(request.receive, work())
     except BaseException as error:
         answering.end()
-        if not isinstance(error, ClientGoneError):
-            raise
-        request.state.outcome = "cancelled"
-        return Response(status_code=CLOSED)
+        if isinstance(error, ClientGoneError):
+            return Response(status_code=CLOSED)
+        raise
     return EventStream(answering) if stream else JSONResponse(body)
 
 
@@ -89,7 +88,7 @@ class EventStream(Response):
             await send({"type": "http.response.start", **start})
             await unless_gone(receive, self._send(send, state))
         except ClientGoneError:
-            state["outcome"] = "cancelled"
+            pass  # the gate has noted it
         except BaseException:
             state["outcome"] = "failed"
             raise

@@ -74,7 +74,9 @@ class Filler:
         if len(tools) > 1:
             name = json.loads('"' + await self._choose([f'{one}"' for one in tools]))
         self.text += f'{name}", "arguments": ' if len(tools) == 1 else ', "arguments": '
-        return name, await self.arguments(tools[name])
+        arguments = await self.arguments(tools[name])
+        self.text += "}"
+        return name, arguments
 
     async def arguments(self, schema: dict[str, dict]) -> str:
         """JSON text with every property of the schema."""
