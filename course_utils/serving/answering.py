@@ -17,7 +17,7 @@ from course_utils.serving.admission import Refusal
 from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
 from course_utils.serving.errors import ApiError
-from course_utils.serving.loop import Ask, EngineLoop, Job, Piece
+from course_utils.serving.loop import Ask, EngineLoop, Job, Piece, StoppingError
 from course_utils.serving.metrics import Metrics
 from course_utils.serving.params import SamplingParams
 from course_utils.serving.token_report import TokenReport
@@ -53,6 +53,8 @@ def failure(reason: object) -> ApiError:
         return ApiError(429, reason.message, "server_busy", retry_after=reason.retry_after)
     if isinstance(reason, ValueError):
         return ApiError(400, f"{reason}.", "invalid_value")
+    if isinstance(reason, StoppingError):
+        return ApiError(503, "The server has stopped.", "shutting_down", retry_after=1)
     return ApiError(500, f"The engine failed: {reason}.", "engine_error")
 
 

@@ -27,6 +27,10 @@ from course_utils.serving.params import SamplingParams
 logger = logging.getLogger(__name__)
 
 
+class StoppingError(RuntimeError):
+    """The server stops, and the job was not answered."""
+
+
 @dataclass(frozen=True)
 class Ask:
     """A prompt and how to go on from it."""
@@ -83,6 +87,7 @@ class EngineLoop:
         self._owners: dict[Made, tuple[Job, int]] = {}
         self._thread: threading.Thread | None = None
         self._aio: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
 
     @property
     def alive(self) -> bool:
@@ -96,12 +101,14 @@ class EngineLoop:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Cancel what is inside, and wait for the thread to end."""
+        """End what is inside, and wait for the thread to end. Twice does nothing."""
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def submit(self, job: Job) -> None:
         """Ask for a job; its events tell the rest."""
+        if self._stopped:
+            job.events.put_nowait(StoppingError())
         self._inbox.put(job)
 
     def cancel(self, job: Job) -> None:
@@ -114,9 +121,18 @@ class EngineLoop:
             if self.engine.live:
                 self._step()
             self._flush()
-        for job in {job for job, _ in self._owners.values()}:
-            self._end(job, RuntimeError("the server is stopping"))
+        self._stopped = True  # whoever comes later is told by `submit`
+        for job in {job for job, _ in self._owners.values()} | self._left_over():
+            self._end(job, StoppingError())
         self._flush()
+
+    def _left_over(self) -> set[Job]:
+        """Jobs that came, and that nobody has looked at."""
+        found = set()
+        while not self._inbox.empty():
+            if job := self._inbox.get():
+                found.add(job)
+        return found
 
     def _read_inbox(self) -> bool:
         """Take what has come, waiting for something if there is nothing to do. False: stop."""

@@ -34,7 +34,7 @@ from course_utils.serving.errors import ApiError
 from course_utils.serving.gate import Gate
 from course_utils.serving.loop import EngineLoop
 from course_utils.serving.metrics import Metrics
-from course_utils.serving.responses import respond
+from course_utils.serving.responses import FAREWELL, respond
 from course_utils.serving.schemas import ChatRequest, CompletionRequest
 
 POLL = 0.02  # seconds between two looks at who is still inside
@@ -151,6 +151,16 @@ def uvicorn_server(app: FastAPI, config: ServerConfig, log_level: str) -> uvicor
     return uvicorn.Server(settings)
 
 
+async def close(service: Service) -> None:
+    """End all who are inside, and tell them."""
+    service.draining = True
+    await service.loop.stop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FAREWELL):
+            while service.inside:
+                await asyncio.sleep(POLL)
+
+
 async def drain(service: Service) -> bool:
     """Take no new requests; True once all have ended, False after `config.drain` seconds."""
     service.draining = True
@@ -185,6 +195,7 @@ def serve(backend: Backend, config: ServerConfig, on_start=lambda url: None) -> 
         while not service.draining and not serving.done():
             await asyncio.sleep(POLL)
         ended = await drain(service)
+        await close(service)
         server.should_exit = True
         await serving
         return ended

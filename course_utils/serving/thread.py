@@ -17,7 +17,7 @@ from collections.abc import Callable
 from course_utils.serving.admission import predicted_ttft
 from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
-from course_utils.serving.server import create_app, drain, listen, url_of, uvicorn_server
+from course_utils.serving.server import close, create_app, drain, listen, url_of, uvicorn_server
 
 START = 30.0  # seconds
 
@@ -70,6 +70,8 @@ class ServerThread:
     def stop(self) -> None:
         """End it now; who is inside is cut off. Twice does nothing."""
         atexit.unregister(self.stop)
+        if self.running:
+            asyncio.run_coroutine_threadsafe(close(self.service), self._loop).result()
         self._server.should_exit = True
         self._thread.join()
 

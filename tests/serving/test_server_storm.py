@@ -7,9 +7,8 @@ import socket
 from collections import Counter
 
 import pytest
-from test_server_refusals import ended, metrics, until
+from server_helpers import TOKENIZER, client_of, dense_engine, ended, metrics, nobody_inside, until
 
-from conftest import TOKENIZER, client_of, dense_engine
 from course_utils.scheduling import SchedulerConfig
 from course_utils.serving import EngineBackend, MockBackend
 
