@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from course_utils.accounting.cache import cache_bytes
@@ -65,7 +66,8 @@ def plot_loss_by_k(ks: Sequence[int], losses: Mapping[str, Sequence[float]], den
     for colour, (name, values) in zip(COLOURS, losses.items(), strict=False):
         axis.plot(ks, values, "o-", ms=4, color=colour, label=name)
     axis.axhline(dense, color="grey", linestyle=":")
-    axis.text(ks[0], dense, "dense attention", va="top", color="grey")
+    axis.text(ks[-1], dense, "dense attention", ha="right", va="top", color="grey")
+    axis.set_ylim(bottom=dense - 0.1 * (max(map(max, losses.values())) - dense))
     ends = {name: values[0] for name, values in losses.items()}
     axis.set(title=f"With {ks[0]} tokens, lowest: {min(ends, key=ends.get)}", xscale="log")
     axis.set_xticks(ks, [str(k) for k in ks])
@@ -114,30 +116,45 @@ def plot_learning(steps: Sequence[int], right: Sequence[float], chance: float) -
 
 
 def plot_recall(rows: Sequence[Mapping], chance: float) -> None:
-    """Recorded recall: share of right answers against the number of pairs, for each variant."""
-    fig, (axis,) = figure(height=3.6)
-    names = list(dict.fromkeys(row["variant"] for row in rows))
-    pairs = sorted({row["pairs"] for row in rows})
-    for colour, name in zip(COLOURS, names, strict=False):
-        seeds = [_accuracies(rows, name, count) for count in pairs]
-        axis.plot(pairs, np.mean(seeds, axis=1), color=colour, label=name)
-        for count, values in zip(pairs, seeds, strict=True):
-            axis.scatter([count] * len(values), values, color=colour, s=12, zorder=3)
+    """Recorded recall against the number of pairs: kinds of attention, and the sparse stages."""
+    stages = [row for row in rows if row["variant"].startswith(("latent", "sparse"))]
+    kinds = [row for row in rows if row not in stages]
+    fig, (left, right) = figure(columns=2, width=9.8, height=4.6)
+    names = _recall_panel(left, "Kinds of attention", kinds, chance)
+    names += " | " + _recall_panel(right, "Latent attention made sparse", stages, chance)
+    left.set_ylabel("share of right answers (recorded)")
+    fig.tight_layout()
+    show_figure(
+        fig,
+        "recorded share of right answers against the number of pairs, a line through the means and "
+        f"a band over the seeds; a dotted line at guessing. From left to right: {names}.",
+    )
+
+
+def _recall_panel(axis: Axes, title: str, rows: Sequence[Mapping], chance: float) -> str:
+    """Draw means, and bands from the lowest seed to the highest; the names, joined.
+
+    What is called "x + full" is dashed, in the colour of x.
+    """
+    pairs, ends, colours = sorted({row["pairs"] for row in rows}), {}, {}
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        base = name.removesuffix(" + full")
+        colour = colours.setdefault(base, COLOURS[len(colours)])
+        seeds = np.array([_accuracies(rows, name, count) for count in pairs])
+        style = {"color": colour, "linestyle": "-" if base == name else "--"}
+        axis.plot(pairs, seeds.mean(1), "o", ms=3.5, label=name, **style)
+        axis.fill_between(pairs, seeds.min(1), seeds.max(1), color=colour, alpha=0.2, lw=0)
+        ends[name] = seeds[-1].mean()
+    low, high = min(ends, key=ends.get), max(ends, key=ends.get)
+    found = f"{ends[low]:.0%} ({low}) to {ends[high]:.0%} ({high})"
+    axis.set_title(f"{title}, {pairs[-1]:g} pairs:\n{found}", fontsize=10)
     axis.axhline(chance, color="grey", linestyle=":")
-    axis.text(pairs[-1], chance, "guessing", ha="right", va="top", color="grey")
-    ends = {name: np.mean(_accuracies(rows, name, pairs[-1])) for name in names}
-    best = max(ends, key=ends.get)
-    axis.set(title=f"{pairs[-1]:g} pairs: {best} answers most, {ends[best]:.0%} right (recorded)")
+    axis.text(pairs[0], chance - 0.02, "guessing", va="top", color="grey")
     axis.set(xscale="log", ylim=(-0.03, 1.05), xlabel="pairs in the text")
     axis.set_xticks(pairs, [f"{count:g}" for count in pairs])
     axis.set_xticks([], minor=True)
-    axis.set_ylabel("share of right answers")
-    axis.legend(loc="center right")
-    show_figure(
-        fig,
-        "recorded share of right answers against the number of pairs, a dot for each seed and a "
-        f"line through the means, for {', '.join(names)}; a dotted line at guessing.",
-    )
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    return "; ".join(ends)
 
 
 def _accuracies(rows: Sequence[Mapping], name: str, pairs: float) -> list[float]:

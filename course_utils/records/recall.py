@@ -4,8 +4,8 @@
 of four layers on `data.recall`, seeds 0, 1, 2, one recipe for all, and writes c08_recall.csv: the
 share of right answers for 4 to 64 pairs. A variant changes which attention the layers have, and for
 linear layers the rate; hybrids have three layers of the cheap kind, then one of full attention.
-Minutes on a GPU, hours on two cores; with `--keep`, finished runs lie in that folder, and a grid
-that was cut goes on from them.
+Five minutes on one large GPU, hours on two cores; with `--keep`, finished runs lie in that folder,
+and a grid that was cut goes on from them.
 
 The rates are the better of 0.003 and 0.01 with seed 0, tried before: 0.01 with linear layers (where
 0.02 did as well), 0.003 without.

@@ -45,16 +45,36 @@ def test_the_live_curve_gives_its_ends(shown):
     assert shown[0][0] == ["Right answers: 10% at first, 90% at the end"]
 
 
-def test_recall_names_the_best_at_the_most_pairs(shown):
-    rows = [
-        {"variant": name, "pairs": pairs, "accuracy": right / pairs}
-        for name, right in (("full", 4), ("window", 1))
+def recalled(**right_by_variant: float) -> list[dict]:
+    """Rows of 4 and 8 pairs and three seeds that differ by 0.01."""
+    return [
+        {"variant": name.replace("_", " "), "pairs": pairs, "accuracy": right / pairs + seed / 100}
+        for name, right in right_by_variant.items()
         for pairs in (4, 8)
-        for _ in range(3)
+        for seed in (-1, 0, 1)
     ]
-    c08.plot_recall(rows, chance=0.1)
-    assert shown[0][0] == ["8 pairs: full answers most, 50% right (recorded)"]
-    assert "full, window" in shown[0][1]
+
+
+def test_recall_names_worst_and_best_at_the_most_pairs(shown):
+    c08.plot_recall(recalled(full=4, window=1, latent=2, sparse=3), chance=0.1)
+    titles, description = shown[0]
+    assert titles[0] == "Kinds of attention, 8 pairs:\n12% (window) to 50% (full)"
+    assert titles[1] == "Latent attention made sparse, 8 pairs:\n25% (latent) to 38% (sparse)"
+    assert "full; window | latent; sparse" in description
+
+
+def test_recall_shows_every_seed_and_draws_a_hybrid_like_its_cheap_layers(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(c08, "show_figure", lambda fig, _: drawn.append(fig))
+    hybrid = [row | {"variant": "window + full"} for row in recalled(full=3)]
+    c08.plot_recall(recalled(full=4, window=1) + hybrid + recalled(latent=2), chance=0.1)
+    axis, _ = drawn[0].axes
+    full, window, mixed = axis.lines[:3]
+    assert mixed.get_color() == window.get_color() != full.get_color()
+    assert mixed.get_linestyle() == "--" != window.get_linestyle()
+    heights = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.49, 1.01))
+    plt.close(drawn[0])
 
 
 @pytest.mark.parametrize("rule", ["window", "indexer", "best k"])
