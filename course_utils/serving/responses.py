@@ -103,6 +103,7 @@ class EventStream(Response):
             async with self.answering.limit():
                 async for data in events(self.answering):
                     await part(data)
+                    await asyncio.sleep(0)  # so that a closed connection is noticed before the next
                 await part(b"", False)
         except (TimeoutError, ApiError) as error:
             state["outcome"] = "failed"
