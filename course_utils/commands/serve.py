@@ -38,6 +38,7 @@ def backend_of(choice: Choice) -> Backend:
     if choice.mock:
         return MockBackend(name=choice.model, speed=choice.speed)
     from course_utils.data.tokenizer import course_tokenizer
+    from course_utils.layers import pack_weights
     from course_utils.models import shipped
     from course_utils.models.pretrained import smollm2
     from course_utils.scheduling import SchedulerConfig
@@ -49,9 +50,11 @@ def backend_of(choice: Choice) -> Backend:
     else:
         model, tokenizer, template = shipped(choice.model), course_tokenizer(), plain
     if choice.int8:
-        from course_utils.quantization import QuantizationArgs, quantize_model
+        from course_utils.quantization import QuantizationArgs, fuse, quantize_model
 
-        model = quantize_model(model, QuantizationArgs(8))
+        model = fuse(quantize_model(model, QuantizationArgs(8)))
+    else:
+        model = pack_weights(model)
     engine = Engine(model, SchedulerConfig(BLOCKS[choice.model]), tokenizer)
     return EngineBackend(engine, tokenizer, choice.model, template)
 

@@ -216,8 +216,8 @@ class Engine:
             offset += chunk.count
         if not rows:
             return []
-        logits_LV, updates = self.model.logits(hidden_TD[rows]), []
-        vectors_LD = hidden_TD[rows]
+        vectors_LD = hidden_TD if len(rows) == len(hidden_TD) else hidden_TD[rows]
+        logits_LV, updates = self.model.logits(vectors_LD), []
         for request, start, count in places:
             generation = self.live[request]
             part = slice(start, start + count)

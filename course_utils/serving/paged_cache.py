@@ -8,8 +8,9 @@ here a `PagedBatch`: that writes the new tokens into their slots, gathers each s
 calls the layer's attention for all sequences with one new token together, and for every longer
 chunk alone.
 
-Gathering copies what attention reads; kernels for GPUs read the slots in place. Works for every
-attention that keeps rows of all tokens (grouped-query, latent); a window or a state is refused.
+Gathering copies what attention reads, except where a sequence that is read alone has slots one
+behind the other; kernels for GPUs read the slots in place. Works for every attention that keeps
+rows of all tokens (grouped-query, latent); a window or a state is refused.
 
 Source: Kwon et al. 2023 (PagedAttention), section 4.1; Yu et al. 2022 (Orca), section 4.2,
 selective batching.
@@ -99,12 +100,13 @@ class PagedBatch:
         ends = torch.tensor([span.count for span in spans]).cumsum(0).tolist()
         placed = list(zip(spans, slots, ends, strict=True))
         self.chunks = [
-            (slice(end - span.count, end), own[None].to(self.device))
+            (slice(end - span.count, end), self._lying(own))
             for span, own, end in placed
             if span.count > 1
         ]
-        self.singles = [end - 1 for span, _, end in placed if span.count == 1]
-        if self.singles:
+        singles = [end - 1 for span, _, end in placed if span.count == 1]
+        self.singles = torch.tensor(singles, device=self.device)
+        if singles:
             self._pad([own for span, own, _ in placed if span.count == 1])
 
     def _pad(self, slots: list[Tensor]) -> None:
@@ -112,7 +114,8 @@ class PagedBatch:
         lengths_B = torch.tensor([len(own) for own in slots])
         padded_BS = torch.nn.utils.rnn.pad_sequence(slots, batch_first=True)
         real_BS = torch.arange(padded_BS.shape[1]) < lengths_B[:, None]
-        self.padded_BS = padded_BS.to(self.device)
+        alone = len(slots) == 1
+        self.padded_BS = self._lying(slots[0]) if alone else padded_BS.to(self.device)
         self.mask = None if bool(real_BS.all()) else real_BS[:, None, None].to(self.device)
 
     def attend(
@@ -123,19 +126,39 @@ class PagedBatch:
         `new` are tensors (1, ..., T, d), `kept` what the cache has of a sequence, (B, ..., S, d).
         """
         for kept, added in zip(self.cache.layers[layer], new, strict=True):
-            kept[self.new_T] = added[0].movedim(-2, 0)
-        parts: list[tuple[slice | list[int], Tensor]] = []
-        if self.singles:
-            q_BH1d = q_1HTd[0, :, self.singles].transpose(0, 1)[:, :, None]
-            out_BH1V = attend(q_BH1d, *self._gather(layer, self.padded_BS), self.mask)
-            parts.append((self.singles, out_BH1V[:, :, 0].transpose(0, 1)))
-        for rows, slots_1S in self.chunks:
-            out_1HtV = attend(q_1HTd[:, :, rows], *self._gather(layer, slots_1S), None)
-            parts.append((rows, out_1HtV[0]))
-        out_1HTV = q_1HTd.new_empty(*q_1HTd.shape[:3], parts[0][1].shape[-1])
-        for rows, part_HtV in parts:
-            out_1HTV[0, :, rows] = part_HtV
+            kept.index_copy_(0, self.new_T, added[0].movedim(-2, 0))
+        if not self.chunks:  # one token of each sequence: the tokens are the batch
+            return self._decode(layer, attend, q_1HTd)
+        out = [
+            attend(q_1HTd[:, :, rows], *self._gather(layer, slots), None)
+            for rows, slots in self.chunks
+        ]
+        out_1HTV = q_1HTd.new_empty(*q_1HTd.shape[:3], out[0].shape[-1])
+        for (rows, _), part_1HtV in zip(self.chunks, out, strict=True):
+            out_1HTV[:, :, rows] = part_1HtV
+        if len(self.singles):
+            single_1HBd = q_1HTd.index_select(2, self.singles)
+            out_1HTV.index_copy_(2, self.singles, self._decode(layer, attend, single_1HBd))
         return out_1HTV
 
-    def _gather(self, layer: int, slots_BS: Tensor) -> list[Tensor]:
-        return [kept[slots_BS].movedim(1, -2) for kept in self.cache.layers[layer]]
+    def _decode(self, layer: int, attend: Callable[..., Tensor], q_1HBd: Tensor) -> Tensor:
+        """(1, H, B, V) for the sequences with one new token, all at once."""
+        q_BH1d = q_1HBd[0].transpose(0, 1)[:, :, None]
+        out_BH1V = attend(q_BH1d, *self._gather(layer, self.padded_BS), self.mask)
+        return out_BH1V[:, :, 0].transpose(0, 1)[None]
+
+    def _lying(self, slots_S: Tensor) -> Tensor | slice:
+        """A sequence's slots: a slice if they lie one behind the other, otherwise (1, S)."""
+        first, last = int(slots_S[0]), int(slots_S[-1])
+        if last - first + 1 == len(slots_S) and bool((slots_S.diff() == 1).all()):
+            return slice(first, last + 1)
+        return slots_S[None].to(self.device)
+
+    def _gather(self, layer: int, slots: Tensor | slice) -> list[Tensor]:
+        """(B, ..., S, d) of everything that the layer keeps; of a slice, a view."""
+        if isinstance(slots, slice):
+            return [kept[slots][None].movedim(1, -2) for kept in self.cache.layers[layer]]
+        return [
+            kept.index_select(0, slots.view(-1)).unflatten(0, slots.shape).movedim(1, -2)
+            for kept in self.cache.layers[layer]
+        ]
