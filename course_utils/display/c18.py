@@ -13,8 +13,15 @@ from course_utils.display.tables import show_table
 from course_utils.simulation.cluster import Cluster
 from course_utils.simulation.costs import break_even_bandwidth
 from course_utils.simulation.metrics import goodput, latencies, utilisation
-from course_utils.simulation.published import FLOPS, MFU, MODEL, mooncake_cluster, together_cluster
-from course_utils.simulation.workloads import TraceRequest
+from course_utils.simulation.published import (
+    CACHE_TOKENS,
+    FLOPS,
+    MFU,
+    MODEL,
+    mooncake_cluster,
+    together_cluster,
+)
+from course_utils.simulation.workloads import BLOCK, TraceRequest
 
 Rows = Sequence[Mapping]
 
@@ -43,30 +50,20 @@ def plot_waits(
 def plot_hits(capacities: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> None:
     """Share of blocks hit by the size of the cache."""
     fig, (axis,) = figure(height=3.0)
-    for name, values in ratios.items():
-        axis.plot(capacities, [100 * value for value in values], "o-", label=name)
-    axis.set(xscale="log", xlabel="blocks in the cache (512 tokens each, log scale)")
-    axis.set_ylabel("% of blocks found")
-    axis.set_title("A cache of one node is too small; more than all is of no use")
-    axis.legend()
-    show_figure(
-        fig, "share of blocks found against the size of the cache; every line rises and flattens."
-    )
-
-
-def plot_fetching(gigabytes: Sequence[float], fetch: Sequence[float], compute: float) -> None:
-    """Seconds until a prefix is there, fetched at a speed or computed again."""
-    fig, (axis,) = figure(height=2.8)
-    axis.plot(gigabytes, fetch, "o-", label="fetched")
-    axis.axhline(compute, color=COLOURS[1], label="computed again")
-    axis.set(xscale="log", yscale="log", xlabel="bandwidth (GB/s, log scale)", ylabel="s (log)")
-    axis.set_xticks(gigabytes, [f"{one:g}" for one in gigabytes])
-    axis.minorticks_off()
-    axis.set_title("Fetching pays to the right of the crossing")
-    axis.legend()
+    for (name, values), mark in zip(ratios.items(), ("x:", "o-", "s-"), strict=False):
+        axis.plot(capacities, [100 * value for value in values], mark, label=name, markersize=8)
+    for nodes in (1, 10):
+        blocks = nodes * CACHE_TOKENS // BLOCK
+        axis.axvline(blocks, color="grey", linestyle="--", linewidth=1)
+        axis.text(blocks, 2, f" {nodes} node" + "s" * (nodes > 1), color="#444444", fontsize=9)
+    axis.set(xscale="log", ylim=(0, None), ylabel="% of blocks found")
+    axis.set_xlabel("blocks in the cache (512 tokens each, log scale)")
+    axis.set_title("One node's memory finds a part; that of ten finds nearly all there is")
+    axis.legend(loc="upper left")
     show_figure(
         fig,
-        "seconds against bandwidth: a falling line for fetching, a level one for computing again.",
+        "share of blocks found against the size of the cache; every line rises and flattens. "
+        "Dashed lines mark the memory of one node and of ten.",
     )
 
 
@@ -80,6 +77,22 @@ def best_of(rows: Rows, setups: Sequence[str], load: float, limit: int) -> tuple
     found = {setup: of_setup(rows, setup, load, f"goodput_{limit}") for setup in setups}
     best = max(found, key=lambda setup: mean(found[setup]))
     return best, found[best]
+
+
+def with_spread(rows: Rows, setup: str, column: str) -> str:
+    """Mean and standard deviation of a column over the seeds."""
+    values = [row[column] for row in rows if row["setup"] == setup]
+    return f"{mean(values):.3g} +- {stdev(values):.2g}"
+
+
+def split_against(
+    rows: Rows, groups: Mapping[str, Sequence[str]], other: str, load: float, limit: int
+) -> tuple:
+    """The best split beside the best of another group; a verdict beyond twice the spread only."""
+    (name, a), (name_b, b) = (best_of(rows, groups[g], load, limit) for g in ("split", other))
+    gap, noise = mean(a) - mean(b), max(stdev(a), stdev(b))
+    says = ("split" if gap > 0 else "together") if abs(gap) > 2 * noise else "no verdict"
+    return load, limit, name, f"{mean(a):.0%}", name_b, f"{mean(b):.0%}", says
 
 
 def plot_limits(

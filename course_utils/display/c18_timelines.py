@@ -58,10 +58,9 @@ def plot_requests(clusters: Mapping[str, Cluster]) -> None:
     fig, axes = figure(columns=len(clusters), width=4.2 * len(clusters), height=2.6)
     end = max(cluster.events.now for cluster in clusters.values())
     for axis, (name, cluster) in zip(axes, clusters.items(), strict=True):
-        middle = len(clusters) // 2
-        timeline(axis, request_spans(cluster), legend=axis is axes[middle])
+        timeline(axis, request_spans(cluster), legend=axis is axes[-1])
         worst = np.nanmax(latencies(cluster).worst_tbt)
-        axis.set(title=f"{name}: longest gap {worst * 1e3:.0f} ms", xlabel="s", xlim=(0, end))
+        axis.set(title=f"{name}: worst TBT {worst * 1e3:.0f} ms", xlabel="s", xlim=(0, end))
         if axis is not axes[0]:
             axis.set_yticks([])
     fig.tight_layout()

@@ -17,7 +17,7 @@ costs the same in one chunk as in many, and a cached prefix is exactly what is s
 takes the longer of two such models: a step that mixes prefill with decode computes while it reads
 (or, the other extreme, first the one and then the other).
 
-Source: Mooncake (Qin et al. 2025, FAST), section 3.2, for the FLOPs; Williams et al. 2009 for the
+Source: Mooncake (Qin et al. 2025, FAST), section 2.2, for the FLOPs; Williams et al. 2009 for the
 roofline.
 Left out: steps shorter for CUDA graphs, tile sizes, and interference on the memory bus.
 """
@@ -111,7 +111,7 @@ Cost = StepCost | Roofline
 
 @dataclass(frozen=True)
 class ModelSize:
-    """A dense model, as Mooncake's section 3.2 counts it."""
+    """A dense model, as Mooncake's section 2.2 counts it."""
 
     layers: int
     hidden: int
