@@ -1,19 +1,26 @@
-"""The engine on SmolLM2-135M in float32: continuous batching beside `transformers`, and its parts.
+"""The engine on SmolLM2-135M beside `transformers` and llama.cpp, and what its parts cost.
 
-Same weights, same requests (32 prompts of 64 to 256 tokens, 64 new tokens each), greedy, 2 threads.
-`transformers` answers them one by one, and in static batches of 8, padded on the left; its own
-continuous batching is for GPUs. Each side of the large workload runs once, because it takes
-minutes; the small ones take turns and give medians.
+Same weights in float32, same requests (32 prompts of 64 to 256 tokens, 64 new tokens each), greedy,
+2 threads. `transformers` answers them one by one, and in static batches of 8, padded on the left;
+its own continuous batching is for GPUs. The engine runs on packed weights (`layers/packed.py`), and
+once as the model is. Each side of the large workload runs once, because it takes minutes; the small
+ones take turns and give medians.
+
+llama.cpp's server has 8 slots and rounds to 8 bits, as our weights beside it (`quantization`).
 """
 
+import copy
 import time
 
+import llama_cpp
 import torch
 from bench_decode import bandwidth, row, transformers_twin
 from bench_moe import in_turns
 
 from course_utils.generation import generate
+from course_utils.layers import pack_weights
 from course_utils.models.pretrained import smollm2
+from course_utils.quantization import QuantizationArgs, fuse, quantize_model
 from course_utils.scheduling import SchedulerConfig
 from course_utils.serving import Engine, SamplingParams
 
@@ -35,9 +42,9 @@ def engine(model, **options) -> Engine:
     return Engine(model, SchedulerConfig(400, 16, 512, SLOTS, **options))
 
 
-def serve(model, asked: list[list[int]], new: int = NEW_TOKENS) -> list[list[int]]:
-    """All requests through a new engine."""
-    made = engine(model)
+def serve(made: Engine, asked: list[list[int]], new: int = NEW_TOKENS) -> list[list[int]]:
+    """All requests through an engine that has cached nothing."""
+    made.scheduler.pool.clear()
     all_of_them = [made.add(prompt, SamplingParams(new)) for prompt in asked]
     made.run()
     return [one.new_ids for one in all_of_them]
@@ -68,43 +75,69 @@ def timed(function, *arguments) -> tuple[float, object]:
     return time.perf_counter() - began, result
 
 
-def throughput(model, twin) -> list[dict]:
+def throughput(model, packed, twin) -> list[dict]:
     """Tokens per second of the whole workload."""
     asked, total = prompts(), REQUESTS * NEW_TOKENS
-    serve(model, asked[:2], 2)
-    ours, answers = timed(serve, model, asked)
+    ours, plain = engine(packed), engine(model)
+    for made in (ours, plain):
+        serve(made, asked[:2], 2)
+    seconds, answers = timed(serve, ours, asked)
+    unpacked, _ = timed(serve, plain, asked)
     single, expected = timed(static, twin, asked, 1)
     batched, _ = timed(static, twin, asked, STATIC)
     same = sum(a == b for a, b in zip(answers, expected, strict=True))
+    rate = total / seconds
     return [
-        row("continuous batching against one by one", total / ours, total / single, 4.0),
-        row(
-            "continuous batching against static batches of 8",
-            total / ours,
-            total / batched,
-            1.2,
-        ),
+        row("continuous batching against one by one", rate, total / single, 4.0),
+        row("continuous batching against static batches of 8", rate, total / batched, 1.2),
+        row("the same on unpacked weights against them", total / unpacked, total / batched, 1.2),
         row("answers equal to transformers', of 32", same, REQUESTS, 1.0),
     ]
 
 
-def decode(model) -> list[dict]:
+def decode(model, packed) -> list[dict]:
     """Batch 1 through the engine, beside the plain model and the bandwidth's bound."""
-    prompt = list(range(1000, 1008))
-
-    def through_engine():
-        serve(model, [prompt], 32)
-
-    def plain():
-        generate(model, torch.tensor([prompt]), 32)
-
-    times = in_turns({"engine": through_engine, "plain": plain}, 7, lambda: None)
+    prompt, engines = list(range(1000, 1008)), {"packed": engine(packed), "unpacked": engine(model)}
+    sides = {name: lambda made=made: serve(made, [prompt], 32) for name, made in engines.items()}
+    sides["plain"] = lambda: generate(model, torch.tensor([prompt]), 32)
+    times = in_turns(sides, 7, lambda: None)
+    rates = {name: 32 / seconds for name, seconds in times.items()}
     bound = bandwidth() / sum(weight.nbytes for weight in model.parameters())
-    rate = 32 / times["engine"]
+    best = max(rates["packed"], rates["unpacked"])
     return [
-        row("engine, batch 1, against the plain model", rate, 32 / times["plain"], 1.0),
-        row("engine, batch 1, against the bandwidth bound", rate, bound, 0.55),
+        row("engine, batch 1, against the plain model", rates["unpacked"], rates["plain"], 1.0),
+        row(
+            "packed weights, batch 1, against the plain model",
+            rates["packed"],
+            rates["plain"],
+            None,
+        ),
+        row("engine, batch 1, against the bandwidth bound", best, bound, 0.55),
     ]
+
+
+def beside_llama_cpp(model, packed) -> list[dict]:
+    """1 and 8 requests at once, in 8 bits and with our best weights, beside llama.cpp's server."""
+    servers = llama_cpp.peers(torch.get_num_threads(), ["Q8_0"], STATIC)
+    if not servers:
+        return []
+    (server,) = servers.values()
+    small = fuse(quantize_model(copy.deepcopy(model), QuantizationArgs(8)))
+    engines, rows = {"int8": engine(small), "float32, packed": engine(packed)}, []
+    for count in (1, STATIC):
+        asked = [prompt[:64] for prompt in prompts()[:count]]
+        sides = {
+            name: lambda made=made, asked=asked: serve(made, asked)
+            for name, made in engines.items()
+        }
+        sides["llama.cpp"] = lambda asked=asked: server.tokens_per_second(asked, NEW_TOKENS)
+        times = in_turns(sides, 5, lambda: None)
+        rates = {name: count * NEW_TOKENS / seconds for name, seconds in times.items()}
+        peer = rates.pop("llama.cpp")
+        for name, rate in rates.items():
+            rows.append(row(f"{name}, {count} at once, against llama.cpp Q8_0", rate, peer, None))
+    server.stop()
+    return rows
 
 
 def prefix(model) -> list[dict]:
@@ -147,5 +180,6 @@ def run() -> list[dict]:
     """Rows for `course bench serving`."""
     torch.set_num_threads(2)
     model = smollm2().model
-    twin = transformers_twin(model)
-    return throughput(model, twin) + decode(model) + prefix(model) + overhead(model)
+    packed = pack_weights(copy.deepcopy(model))
+    rows = throughput(model, packed, transformers_twin(model)) + decode(model, packed)
+    return rows + prefix(packed) + overhead(packed) + beside_llama_cpp(model, packed)

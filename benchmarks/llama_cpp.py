@@ -13,7 +13,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from course_utils.data.assets import asset_path
@@ -23,10 +26,11 @@ KINDS = ("Q4_1", "Q8_0")
 
 
 class LlamaCpp:
-    """A llama.cpp server for SmolLM2 in one type, stopped with this object."""
+    """A llama.cpp server for SmolLM2 in one type, with so many slots, until `stop`."""
 
-    def __init__(self, python: str, kind: str, threads: int):
-        command = [python, __file__, str(asset_path("smollm2")), kind, str(threads)]
+    def __init__(self, python: str, kind: str, threads: int, slots: int = 1):
+        numbers = [str(threads), str(slots)]
+        command = [python, __file__, str(asset_path("smollm2")), kind, *numbers]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True
@@ -37,6 +41,17 @@ class LlamaCpp:
 
     def seconds_per_token(self, ids: list[int], new_tokens: int) -> float:
         """Of greedy decoding after a prompt, without the prompt's own time."""
+        return self._ask(ids, new_tokens)["timings"]["predicted_per_token_ms"] / 1000
+
+    def tokens_per_second(self, prompts: Sequence[list[int]], new_tokens: int) -> float:
+        """New tokens of all prompts, asked at the same time, by the seconds until the last one."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            answers = list(pool.map(lambda ids: self._ask(ids, new_tokens), prompts))
+        assert all(answer["tokens_predicted"] == new_tokens for answer in answers)
+        return len(prompts) * new_tokens / (time.perf_counter() - began)
+
+    def _ask(self, ids: list[int], new_tokens: int) -> dict:
         question = {"prompt": ids, "n_predict": new_tokens, "temperature": 0.0}
         question |= {"cache_prompt": False, "ignore_eos": True}
         request = urllib.request.Request(
@@ -44,24 +59,23 @@ class LlamaCpp:
             json.dumps(question).encode(),
             {"Content-Type": "application/json"},
         )
-        answer = json.loads(self.opener.open(request, timeout=300).read())
-        return answer["timings"]["predicted_per_token_ms"] / 1000
+        return json.loads(self.opener.open(request, timeout=300).read())
 
     def stop(self) -> None:
         self.process.stdin.close()  # the server waits for this
         self.process.wait(timeout=30)
 
 
-def peers(threads: int) -> dict[str, LlamaCpp]:
+def peers(threads: int, kinds: Sequence[str] = KINDS, slots: int = 1) -> dict[str, LlamaCpp]:
     """A server for each type of weights; nothing where llama.cpp is not installed."""
     here = importlib.util.find_spec("xllamacpp") is not None
     if not here and not ORACLES.exists():
         return {}
     python = sys.executable if here else str(ORACLES)
-    return {f"llama.cpp {kind}": LlamaCpp(python, kind, threads) for kind in KINDS}
+    return {f"llama.cpp {kind}": LlamaCpp(python, kind, threads, slots) for kind in kinds}
 
 
-def serve(source: Path, kind: str, threads: int) -> None:
+def serve(source: Path, kind: str, threads: int, slots: int) -> None:
     """Serve until the input ends; the address is printed first."""
     import gguf
     import xllamacpp
@@ -73,7 +87,7 @@ def serve(source: Path, kind: str, threads: int) -> None:
             write_q8_0(gguf, source, path)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
-        params.n_ctx, params.n_parallel, params.n_gpu_layers = 1024, 1, 0
+        params.n_ctx, params.n_parallel, params.n_gpu_layers = 1024 * slots, slots, 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         server = xllamacpp.Server(params)
         print("\naddress", server.listening_address, flush=True)
@@ -101,4 +115,4 @@ def write_q8_0(gguf, source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    serve(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
