@@ -15,7 +15,7 @@ The time to first token is predicted from what is ahead of the request and from 
 Answers are counted at their limit; most end before, so the wait for a slot is rather too long.
 Left out: the growth of attention with the context, preemption, fairness between clients.
 
-Source: Mooncake (Qin et al. 2025, FAST), section 6.2, early rejection based on prediction;
+Source: Mooncake (Qin et al. 2024, arXiv 2407.00079v1), section 7, early rejection by prediction;
 RFC 9110, section 10.2.3 (Retry-After).
 """
 
