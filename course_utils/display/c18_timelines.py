@@ -55,7 +55,7 @@ def node_spans(cluster: Cluster) -> list[Span]:
 
 def plot_requests(clusters: Mapping[str, Cluster]) -> None:
     """Who does what when, one panel for each cluster, one row for each request."""
-    fig, axes = figure(columns=len(clusters), width=4.2 * len(clusters), height=2.6)
+    fig, axes = figure(columns=len(clusters), width=4.2 * len(clusters), height=3.0)
     end = max(cluster.events.now for cluster in clusters.values())
     for axis, (name, cluster) in zip(axes, clusters.items(), strict=True):
         timeline(axis, request_spans(cluster), legend=axis is axes[-1])
