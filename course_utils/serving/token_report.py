@@ -60,9 +60,10 @@ class TokenReport:
             if number in self.stop_ids:
                 continue
             self._ids.append(number)
-            start, whole = self._end, self.tokenizer.decode(self._ids).rstrip("\ufffd")
-            self._end = len(whole)
-            self._waiting.append((self._end, self._entry(number, found, start)))
+            text_so_far = self.tokenizer.decode(self._ids)
+            start, self._end = self._end, len(text_so_far.rstrip("\ufffd"))
+            incomplete = len(text_so_far) > self._end  # its character is not out before it is whole
+            self._waiting.append((self._end + incomplete, self._entry(number, found, start)))
         out = []
         while self._waiting and self._waiting[0][0] <= self._said:
             out.append(self._waiting.pop(0)[1])
