@@ -13,14 +13,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Message = dict[str, Any]
-
 
 def run_tool_round(
-    ask: Callable[[list[Message]], Message],
-    messages: Sequence[Message],
+    ask: Callable[[list[dict]], dict],
+    messages: Sequence[dict],
     functions: Mapping[str, Callable[..., Any]],
-) -> list[Message]:
+) -> list[dict]:
     """The whole conversation after the model's answer; `ask(messages)` gives its next message.
 
     An unknown function is reported to the model, as {"error": "..."}; results go back as JSON.
