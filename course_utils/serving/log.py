@@ -166,3 +166,18 @@ def _choose(scheduler: Scheduler, request: Request, text: list[int], keys: Calla
     request.keys = keys(text, scheduler.config.block_size, request.keys)
     if request.known == request.limit:
         scheduler.finish(request)
+
+
+def padded_work(
+    group: Sequence[int], step: int, prompts: Sequence[Sequence[int]], new_tokens: Sequence[int]
+) -> list[Work]:
+    """The work of a pass of a static batch: `group` are its requests, prompts padded to one width.
+
+    Pass 0 reads the prompts, every further one gives each row a token, also if it needs none.
+    """
+    if step:
+        live = {number: step < new_tokens[number] for number in group}
+        return [Work(n, "decode" if ok else "padding", 1, ok) for n, ok in live.items()]
+    width = max(len(prompts[number]) for number in group)
+    padding = [Work(number, "padding", width - len(prompts[number])) for number in group]
+    return padding + [Work(n, "prefill", len(prompts[n]), chooses=True) for n in group]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from course_utils.models import DecoderLM, ModelConfig
 from course_utils.scheduling import SchedulerConfig
 from course_utils.serving import Engine, SamplingParams
-from course_utils.serving.log import Log, Work, dry_run, watch
+from course_utils.serving.log import Log, Work, dry_run, padded_work, watch
 
 
 @cache
@@ -73,6 +73,14 @@ def test_a_prompt_that_is_found_is_not_computed():
         config = SchedulerConfig(20, 4, 64, 1, prefix_cache=prefix_cache)
         log, _ = dry_run(config, prompts, [2, 2, 2])
         assert (log.tokens("prefill"), log.tokens("decode")) == (tokens, 3)
+
+
+def test_a_static_batch_pads_prompts_and_finished_rows():
+    prompts, new = [[1] * 5, [2] * 2, [3] * 9], [3, 1, 9]
+    first, second, third = (padded_work([0, 1], step, prompts, new) for step in range(3))
+    assert [w.tokens for w in first] == [0, 3, 5, 2]
+    assert [(w.request, w.kind) for w in second] == [(0, "decode"), (1, "padding")]
+    assert third == second
 
 
 def test_requests_come_when_they_are_said_to():
