@@ -79,6 +79,10 @@ def test_the_shipped_pruned_model_is_what_its_header_says():
     assert json.dumps(lineage)
     (row,) = [row for row in ledger_rows() if row.chapter == "12"]
     assert row == dense_row("12", "pruned", model.config.to_dict(), row.bits_per_byte)
+    assert round(row.bits_per_byte - ledger_rows()[0].bits_per_byte, 2) == 0.03
+    healed = max(r["tokens"] for r in ROWS if r["way"] == pruning.DISTILLED)
+    assert lineage["tokens"] == 150 * healed
+    assert lineage["tokens"] * 8 == read_header(SHIPPED / "dense.safetensors")["lineage"]["tokens"]
 
 
 def adapters_of(way: str, column: str) -> list[float]:
