@@ -62,6 +62,6 @@ def run() -> list[dict]:
     ]
 
 
-def row(name: str, ours: float, peer: float, target: float) -> dict:
+def row(name: str, ours: float, peer: float, target: float | None) -> dict:
     """One line of the report: both sides, their ratio, and the ratio to reach."""
     return {"name": name, "ours": ours, "peer": peer, "ratio": ours / peer, "target": target}
