@@ -13,7 +13,7 @@ first token, or the time between tokens on the decode nodes, would be over the l
 The index is global because every entry node's pool is asked; a real one is a table that the nodes
 keep up to date. A prompt's blocks stay in the pool of the node that read them, as cached blocks.
 
-Source: Mooncake (Qin et al. 2025, FAST), sections 4 and 6.2 (its store across nodes and its
+Source: Mooncake (Qin et al. 2025, FAST), sections 3.2 (its store across nodes) and 4 (its
 scheduler). Left out: nodes that change role.
 """
 
