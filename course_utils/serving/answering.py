@@ -11,40 +11,16 @@ end, which does nothing to one that is complete and frees the blocks of any othe
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 
 from course_utils.serving.admission import Refusal
-from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
 from course_utils.serving.errors import ApiError
-from course_utils.serving.loop import Ask, EngineLoop, Job, Piece, StoppingError
-from course_utils.serving.metrics import Metrics
+from course_utils.serving.jobs import Ask, Job, Piece, StoppingError
 from course_utils.serving.params import SamplingParams
 from course_utils.serving.token_report import TokenReport
 from course_utils.serving.tools import Filler
-from course_utils.serving.wire import DONE, Answer, Form, event, usage
-
-
-@dataclass
-class Service:
-    """What all requests share."""
-
-    backend: Backend
-    config: ServerConfig
-    loop: EngineLoop
-    metrics: Metrics
-    draining: bool = False
-    inside: int = 0  # requests that passed the gate and have not ended
-
-
-@dataclass
-class Work:
-    """A request, checked and encoded."""
-
-    form: Form
-    asks: list[Ask]
-    n: int = 1  # answers to each prompt; the asks of one prompt stand side by side
-    tools: dict[str, dict] = field(default_factory=dict)  # to be called now: schemas by name
+from course_utils.serving.wire import DONE, Answer, event, usage
+from course_utils.serving.work import Service, Work
 
 
 def failure(reason: object) -> ApiError:

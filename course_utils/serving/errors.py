@@ -64,6 +64,8 @@ def from_validation(error: RequestValidationError) -> ApiError:
         return ApiError(400, "The body is missing: send JSON, as application/json.")
     if first["type"] == "missing":
         return ApiError(400, f"{param} is missing.", "missing_required_parameter", param)
+    if not place and first["type"] in ("model_attributes_type", "model_type"):
+        return ApiError(400, "The body is no JSON object: send one, with its Content-Type.")
     words = first["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{param or 'The body'}: {words}.", "invalid_value", param)
 

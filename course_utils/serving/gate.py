@@ -12,8 +12,8 @@ import hmac
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from course_utils.serving.answering import Service
 from course_utils.serving.errors import ApiError
+from course_utils.serving.work import Service
 
 ENDPOINTS = ("/v1/completions", "/v1/chat/completions")
 

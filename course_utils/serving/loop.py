@@ -5,9 +5,8 @@ thread owns it. Requests and cancellations come in through a queue that any thre
 two steps the owner reads them, and decides on admission with the scheduler's true state. What a
 step gives goes back in one call (`call_soon_threadsafe`) into the queue of each job.
 
-A job is what one HTTP request asks: one prompt or several, answered side by side. They are admitted
-together or not at all. The owner never waits for a reader: a slow client holds no block longer than
-its answer takes to generate.
+The prompts of a job are admitted together or not at all. The owner never waits for a reader: a slow
+client holds no block longer than its answer takes to generate.
 
 If a step fails, everybody inside gets the error, their blocks are freed, and the thread goes on.
 """
@@ -17,63 +16,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from course_utils.serving.admission import Admission
 from course_utils.serving.backends import Engine, Made
-from course_utils.serving.params import SamplingParams
+from course_utils.serving.jobs import Job, Piece, State, StoppingError
 
 logger = logging.getLogger(__name__)
-
-
-class StoppingError(RuntimeError):
-    """The server stops, and the job was not answered."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A prompt and how to go on from it."""
-
-    prompt: list[int]
-    params: SamplingParams
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What a step gave to one ask of a job."""
-
-    index: int  # which ask
-    text: str
-    ids: tuple[int, ...]
-    logprobs: tuple[dict[int, float], ...]  # one entry for each id, if asked for
-    finish_reason: str | None
-    cached_tokens: int  # of the prompt
-    moment: float  # time.monotonic() when it was chosen
-
-
-@dataclass(eq=False)
-class Job:
-    """Asks that come and go together. Events: True once admitted, then pieces; or what refused."""
-
-    asks: Sequence[Ask]
-    admitted: bool = False  # goes on with an answer that was admitted before
-    arrival: float = field(default_factory=time.monotonic)
-    events: asyncio.Queue = field(default_factory=asyncio.Queue)
-    made: list[Made] = field(default_factory=list)
-    cancelled: bool = False
-
-
-@dataclass(frozen=True)
-class State:
-    """The engine between two steps, as others may read it at any time."""
-
-    running: int
-    waiting: int
-    used: int  # blocks
-    cached: int
-    free: int
-    slots: int
 
 
 class EngineLoop:

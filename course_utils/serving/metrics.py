@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from course_utils.serving.loop import State
+from course_utils.serving.jobs import State
 
 OUTCOMES = ("finished", "cancelled", "refused", "failed")
 FIRST = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)  # seconds

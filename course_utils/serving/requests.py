@@ -6,17 +6,19 @@ without a seed it is drawn, and two requests differ.
 """
 
 import random
+from functools import cache
 
-from course_utils.serving.answering import Service, Work
+from course_utils.data.tokenizer import Tokenizer
 from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
 from course_utils.serving.errors import ApiError
-from course_utils.serving.loop import Ask
+from course_utils.serving.jobs import Ask
 from course_utils.serving.params import SamplingParams
 from course_utils.serving.schemas import Asked, ChatRequest, CompletionRequest, Message, ToolChoice
 from course_utils.serving.templates import Turn
 from course_utils.serving.tools import properties
 from course_utils.serving.wire import Form
+from course_utils.serving.work import Service, Work
 
 COMPLETION_TOKENS = 16  # OpenAI's default
 
@@ -112,9 +114,14 @@ def _turn(message: Message) -> Turn:
 
 def _check_length(text: str, backend: Backend) -> None:
     """Refuse what cannot fit before it is encoded, which takes time."""
-    longest = max(len(word) for word in backend.tokenizer.inner.get_vocab())
-    if len(text) > backend.context * longest:
+    if len(text) > backend.context * _longest_token(backend.tokenizer):
         raise _too_long(f"{len(text)} characters", backend, None)
+
+
+@cache
+def _longest_token(tokenizer: Tokenizer) -> int:
+    """Bytes."""
+    return int(tokenizer.token_bytes().max())
 
 
 def _check_context(prompt: int, wanted: int, backend: Backend, param: str) -> None:

@@ -27,7 +27,7 @@ from fastapi.responses import JSONResponse
 
 from course_utils.serving import errors, requests
 from course_utils.serving.admission import Admission, predicted_ttft
-from course_utils.serving.answering import Answering, Service, Work
+from course_utils.serving.answering import Answering
 from course_utils.serving.backends import Backend
 from course_utils.serving.config import ServerConfig
 from course_utils.serving.errors import ApiError
@@ -36,6 +36,7 @@ from course_utils.serving.loop import EngineLoop
 from course_utils.serving.metrics import Metrics
 from course_utils.serving.responses import FAREWELL, respond
 from course_utils.serving.schemas import ChatRequest, CompletionRequest
+from course_utils.serving.work import Service, Work
 
 POLL = 0.02  # seconds between two looks at who is still inside
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
@@ -61,7 +62,7 @@ def create_app(
         yield
         await loop.stop()
 
-    app = FastAPI(title="Efficient Open Models", lifespan=lifespan)
+    app = FastAPI(title="Efficient Open Models", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service, app.state.created = service, int(time.time())
     errors.install(app)
     app.add_middleware(Gate, service=service)

@@ -102,7 +102,7 @@ def test_the_prediction_is_near_what_comes(others, prompt, steps):
     scheduler.add(wanted)
     real = run_until_first_token(scheduler, wanted)
     if load.free and not load.waiting and not load.unread:  # read at once
-        assert predicted == pytest.approx(real, abs=COST.per_token * 3 * len(load.running))
+        assert predicted == pytest.approx(real, abs=COST.per_token * 3 * len(load.running) + 1e-9)
     elif not load.waiting:  # waits for nobody but those who run
         assert 0.5 * real - 0.05 < predicted < 2 * real + 0.05
 

@@ -10,7 +10,8 @@ from server_helpers import TOKENIZER
 from course_utils.data.assets import AssetMissing
 from course_utils.models.pretrained import smollm2
 from course_utils.serving import Admission, MockEngine, SamplingParams, TextStream, chatml, plain
-from course_utils.serving.loop import Ask, EngineLoop, Job, StoppingError
+from course_utils.serving.jobs import Ask, Job, StoppingError
+from course_utils.serving.loop import EngineLoop
 from course_utils.serving.templates import Turn, encode_words
 from course_utils.serving.token_report import TokenReport, token_bytes
 

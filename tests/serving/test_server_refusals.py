@@ -88,6 +88,11 @@ def test_malformed_bodies_are_answered(mock_server, body, path):
     assert error_of(answer)["type"] == "invalid_request_error"
 
 
+def test_a_body_without_its_type_is_told_so(mock_server):
+    answer = httpx.post(f"{mock_server.base_url}/completions", content=json.dumps(ASK))
+    assert answer.status_code == 400 and "with its Content-Type" in error_of(answer)["message"]
+
+
 def test_other_paths_and_methods_have_the_same_form(mock_server):
     for method, path, status, code in (
         ("GET", "/v1/nothing", 404, "not_found"),
