@@ -61,7 +61,7 @@ from course_utils.training import TrainingConfig, TrainingState, evaluate, train
 
 RECORD = "c10_distillation"
 KEYS = ("variant", "seed")
-TOLERANCE = {"nats_per_token": 0.03, "bits_per_byte": 0.02}
+TOLERANCE = {"nats_per_token": 0.05, "bits_per_byte": 0.03}  # a GPU's run, again on a CPU
 SWEPT = ("labels alone", "forward KL")
 DISTILLATION_CODE = (*EXPERT_CODE, "distillation/losses.py", "distillation/loop.py")
 DISTILLATION_CODE += ("distillation/topk.py",)
