@@ -57,6 +57,9 @@ def test_decode_reads_the_weights_and_the_context():
 def test_a_roofline_is_the_longer_of_both():
     roof = Roofline(StepCost(per_token=1.0), StepCost(base=4.0))
     assert [roof.seconds(Work(tokens)) for tokens in (1, 4, 9)] == [4, 4, 9]
+    summed = Roofline(StepCost(per_token=1.0), StepCost(base=4.0), overlap=False)
+    assert [summed.seconds(Work(tokens)) for tokens in (1, 4, 9)] == [5, 8, 13]
+    assert summed.scaled(2.0).seconds(Work(1)) == 10
     cost = node_cost(LLAMA2_70B, 1e15, 1e13, 0.5, 0.8, 0.0)
     assert cost.seconds(chunk_work(0, 8000)) == cost.compute.seconds(chunk_work(0, 8000))
     assert cost.seconds(chunk_work(8000, 1)) == cost.memory.seconds(chunk_work(8000, 1))

@@ -13,6 +13,7 @@ from course_utils.simulation.workloads import (
     azure_trace,
     bursty,
     conversation,
+    load_workload,
     mooncake_trace,
     poisson,
 )
@@ -124,6 +125,17 @@ def test_azure_format(tmp_path):
     path.write_text("time,in,out\n1,2,3\n")
     with pytest.raises(ValueError, match=r"line 2: .*columns are TIMESTAMP"):
         azure_trace(path)
+
+
+def test_a_workload_is_told_by_its_path(tmp_path):
+    lines = tmp_path / "one.jsonl"
+    lines.write_text('{"timestamp": 0, "input_length": 9, "output_length": 5}')
+    assert load_workload(lines) == mooncake_trace(str(lines))
+    table = tmp_path / "two.csv"
+    table.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,40,5\n")
+    assert load_workload(str(table)) == [TraceRequest(0.0, 40, 5)]
+    made = load_workload(requests=300, seed=2)
+    assert made == conversation(300, 300 * 3_537 / 12_031, 2)  # the rate of the trace
 
 
 def test_bad_numbers_are_named():
