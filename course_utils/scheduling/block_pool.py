@@ -54,7 +54,7 @@ class Block:
 
 
 def release_blocks(
-    table: Sequence[int], blocks: Sequence[Block], free: deque[int], cached: OrderedDict[int, None]
+    table: Sequence[int], blocks: Sequence[Block], free: deque[int], cached: dict[int, None]
 ) -> None:
     """Give a block table back, from its end. Raises ValueError for a block nobody uses.
 
