@@ -16,7 +16,12 @@ from starlette.exceptions import HTTPException
 
 KINDS = {401: "authentication_error", 429: "rate_limit_error", 503: "service_unavailable"}
 PART = re.compile(r"\d+|[a-z_]{4,}")  # a field or a place; not the name of a union's kind
-CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "request_too_large",
+}
 
 
 class ApiError(Exception):

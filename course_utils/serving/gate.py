@@ -1,4 +1,4 @@
-"""What is decided before a body is read: the key, the size, whether the server still takes work.
+"""What is decided before a body is read (key, size, draining), and how long it may take to come.
 
 Plain ASGI around the app, so that a request without a key costs nothing, and so that every request
 to an endpoint is counted once when it comes and once when it ends, whatever happens in between. The
@@ -7,6 +7,7 @@ outcome is counted before the last byte goes out: who reads /metrics after an an
 Source: the ASGI specification, "HTTP connection scope".
 """
 
+import asyncio
 import hmac
 
 from starlette.exceptions import HTTPException
@@ -66,7 +67,10 @@ class Gate:
         if error := self._refusal(headers, asks):
             await error.response()(scope, receive, send)
             return
-        await self.app(scope, self._limited(receive, scope), send)
+        deadline = asyncio.get_running_loop().time() + self.service.config.timeout
+        state = scope.setdefault("state", {})
+        state["deadline"] = deadline
+        await self.app(scope, self._limited(receive, state), send)
 
     def _refusal(self, headers: dict[bytes, bytes], asks: bool) -> ApiError | None:
         config = self.service.config
@@ -85,15 +89,20 @@ class Gate:
     def _too_large(self) -> str:
         return f"The body is larger than {self.service.config.max_body_bytes} bytes."
 
-    def _limited(self, receive: Receive, scope: Scope) -> Receive:
-        """Bodies without a length are counted as they come; a client that goes away is noted."""
-        size, state = 0, scope.setdefault("state", {})
+    def _limited(self, receive: Receive, state: dict) -> Receive:
+        """Bodies are counted as they come, and have to come in time; who goes away is noted."""
+        size, complete = 0, False
 
         async def counting() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, complete
+            try:
+                async with asyncio.timeout_at(None if complete else state["deadline"]):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The body did not come in time.") from None
             if message["type"] == "http.disconnect":
                 state.setdefault("outcome", "cancelled")
+            complete = not message.get("more_body")
             size += len(message.get("body", b""))
             if size > self.service.config.max_body_bytes:
                 raise HTTPException(413, self._too_large())

@@ -73,8 +73,8 @@ def create_app(
 
 def _add_answers(app: FastAPI, service: Service) -> None:
     async def answer(work: Work, request: Request, stream: bool) -> Response:
-        deadline = asyncio.get_running_loop().time() + service.config.timeout
-        return await respond(Answering(service, work, deadline), request, stream)
+        answering = Answering(service, work, request.state.deadline)
+        return await respond(answering, request, stream)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:

@@ -2,18 +2,34 @@
 
 import asyncio
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from server_helpers import TOKENIZER
 
 from course_utils.data.assets import AssetMissing
 from course_utils.models.pretrained import smollm2
-from course_utils.serving import Admission, MockEngine, SamplingParams, TextStream, chatml, plain
+from course_utils.serving import (
+    Admission,
+    MockBackend,
+    MockEngine,
+    SamplingParams,
+    ServerConfig,
+    TextStream,
+    chatml,
+    create_app,
+    plain,
+)
+from course_utils.serving.answering import Answering
 from course_utils.serving.jobs import Ask, Job, StoppingError
 from course_utils.serving.loop import EngineLoop
+from course_utils.serving.responses import EventStream
 from course_utils.serving.templates import Turn, encode_words
 from course_utils.serving.token_report import TokenReport, token_bytes
+from course_utils.serving.wire import Form
+from course_utils.serving.work import Work
 
 TEXTS = st.text(alphabet="ab \nxé漢😀", max_size=30)
 
@@ -98,6 +114,44 @@ def test_the_thread_serves_cancels_and_tells_who_was_left():
         assert not engine.live and engine.scheduler.pool.used == 0 and not loop.alive
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_reader_that_never_reads_is_given_up_at_the_time_limit():
+    """`send` hangs after the first part, as it does once a socket's buffers are full."""
+
+    async def main():
+        backend = MockBackend(speed=0)
+        app = create_app(backend, ServerConfig(timeout=0.2))
+        service, parts, state = app.state.service, [], {}
+        service.loop.start()
+
+        async def send(message):
+            parts.append(message)
+            if len(parts) > 2:
+                await asyncio.Event().wait()
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        asks = [Ask([1, 2], SamplingParams(500))]
+        deadline = asyncio.get_running_loop().time() + 0.2
+        answering = Answering(service, Work(Form(False, "mock"), asks), deadline)
+        await answering.begin()
+        await EventStream(answering)({"type": "http", "state": state}, receive, send)
+        assert state == {"outcome": "failed"} and len(parts) >= 3
+        await service.loop.stop()
+        assert not backend.engine.live and backend.engine.scheduler.pool.used == 0
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_metrics_are_in_the_format_that_prometheus_reads(mock_server):
+    text = httpx.get(f"{mock_server.url}/metrics").text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["course_requests"].type == "counter"
+    assert families["course_time_to_first_token_seconds"].type == "histogram"
+    states = {one.labels["state"]: one.value for one in families["course_blocks"].samples}
+    assert sum(states.values()) == 2048
 
 
 def test_a_job_that_is_cancelled_before_it_is_seen_costs_nothing():

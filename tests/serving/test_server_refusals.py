@@ -212,6 +212,17 @@ def test_a_request_that_takes_too_long_ends(serve):
     assert ended(server) == {"finished": 0, "cancelled": 0, "refused": 0, "failed": 2}
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(serve):
+    server = serve(MockBackend(speed=0), timeout=0.3)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        answer = connection.recv(4000)
+    assert answer.startswith(b"HTTP/1.1 408") and b'"code":"timeout"' in answer
+    assert ended(server)["refused"] == 1
+
+
 def test_a_step_that_fails_ends_who_is_inside_and_nobody_else(serve):
     backend = MockBackend(SLOW)
     server, step = serve(backend), backend.engine.step

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_helpers import TOKENIZER, client_of
 
-from course_utils.serving import SamplingParams
+from course_utils.data.assets import AssetMissing
+from course_utils.models.pretrained import smollm2
+from course_utils.scheduling import SchedulerConfig
+from course_utils.serving import Engine, EngineBackend, SamplingParams, chatml
 from course_utils.serving.tools import Filler, properties
 
 WEATHER = {
@@ -145,3 +148,17 @@ def test_whatever_the_model_writes_the_call_is_json_of_the_schema(known, chance)
 def test_schemas_that_cannot_be_filled_are_refused(schema, words):
     with pytest.raises(ValueError, match=words):
         properties(schema)
+
+
+def test_smollm2_fills_the_call_from_the_question(serve):
+    try:
+        found = smollm2()
+    except AssetMissing as error:
+        pytest.skip(str(error))
+    engine = Engine(found.model, SchedulerConfig(64), found.tokenizer)
+    server = serve(EngineBackend(engine, found.tokenizer, "smollm2", chatml))
+    options = {"model": "smollm2", "tools": [WEATHER], "tool_choice": "required", "temperature": 0}
+    question = [{"role": "user", "content": "What is the weather in Paris for 12 days?"}]
+    answer = client_of(server).chat.completions.create(messages=question, **options)
+    arguments = json.loads(answer.choices[0].message.tool_calls[0].function.arguments)
+    assert (arguments["city"], arguments["days"]) == ("Paris", 12)
