@@ -51,7 +51,8 @@ class EngineLoop:
     async def stop(self) -> None:
         """End what is inside, and wait for the thread to end. Twice does nothing."""
         self._inbox.put(None)
-        await asyncio.to_thread(self._thread.join)
+        while self._thread.is_alive():  # no executor: it may be gone when the process ends
+            await asyncio.sleep(0.005)
 
     def submit(self, job: Job) -> None:
         """Ask for a job; its events tell the rest."""
