@@ -90,5 +90,10 @@ def _legend(axis: Axes, spans: Sequence[Span]) -> None:
         Patch(facecolor=LOOKS[kind][0], hatch=LOOKS[kind][1], edgecolor="#555555", label=kind)
         for kind in used
     ]
-    options = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "fontsize": 9, "frameon": False}
+    options = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, -0.22),
+        "fontsize": 9,
+        "frameon": False,
+    }
     axis.legend(handles=patches, ncols=max(1, len(used)), **options)
