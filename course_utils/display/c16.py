@@ -79,7 +79,7 @@ def spans_of(log: Log) -> list[Span]:
 def plot_timelines(logs: Mapping[str, Log]) -> None:
     """Who is where in every pass, for several ways of serving the same requests."""
     rows = max(len({stay[0] for stay in log.stays()}) for log in logs.values())
-    fig, axes = stacked([0.19 * rows + 0.6] * len(logs))
+    fig, axes = stacked([0.19 * rows + (0.6 if len(logs) > 1 else 1.1)] * len(logs))
     for axis, (name, log) in zip(axes, logs.items(), strict=True):
         timeline(axis, spans_of(log), legend=False)
         axis.set_title(f"{name}: {len(log.passes)} passes")
