@@ -184,10 +184,17 @@ def test_a_late_first_token_is_refused_by_the_given_prediction(serve):
     assert post(server, ASK).status_code == 200
 
 
+def noted(engine) -> list:
+    """Every generation that the engine is asked for from now on."""
+    made, add = [], engine.add
+    engine.add = lambda *arguments: made.append(add(*arguments)) or made[-1]
+    return made
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_blocks(serve, stream):
     for backend in (MockBackend(SLOW), EngineBackend(dense_engine(), TOKENIZER, "dense")):
-        server = serve(backend)
+        server, made = serve(backend), noted(backend.engine)
         body = ASK | {"model": backend.name, "max_tokens": 400, "ignore_eos": True}
         text = json.dumps(body | {"stream": stream}).encode()
         host, port = server.url.removeprefix("http://").split(":")
@@ -199,10 +206,12 @@ def test_a_client_that_leaves_frees_its_blocks(serve, stream):
             until(lambda server=server: blocks(server)["used"] > 0)
         until(lambda server=server: nobody_inside(server))
         assert ended(server)["cancelled"] == 1
+        assert [one.finish_reason for one in made] == ["cancelled"]  # nobody computed it to the end
 
 
 def test_a_request_that_takes_too_long_ends(serve):
     server = serve(MockBackend(SLOW), timeout=0.3)
+    made = noted(server.backend.engine)
     answer = post(server, ASK | FOREVER)
     assert answer.status_code == 504 and error_of(answer)["code"] == "timeout"
     with pytest.raises(openai.APIError, match=r"longer than 0\.3 s"):
@@ -210,6 +219,7 @@ def test_a_request_that_takes_too_long_ends(serve):
             pass
     until(lambda: nobody_inside(server))
     assert ended(server) == {"finished": 0, "cancelled": 0, "refused": 0, "failed": 2}
+    assert [one.finish_reason for one in made] == ["cancelled"] * 2
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(serve):
@@ -218,7 +228,9 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve):
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-        answer = connection.recv(4000)
+        answer = b""
+        while not answer.endswith(b"}}"):
+            answer += connection.recv(4000)
     assert answer.startswith(b"HTTP/1.1 408") and b'"code":"timeout"' in answer
     assert ended(server)["refused"] == 1
 
