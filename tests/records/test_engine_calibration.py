@@ -11,7 +11,7 @@ ROWS = load_record("c18_engine").rows
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return engine_calibration.measure("dense", seeds=(0,), requests=6)
+    return engine_calibration.measure("dense", seeds=(0,), requests=4)
 
 
 def test_recorded_runs_are_complete():
@@ -43,11 +43,11 @@ def test_a_small_run_has_every_row(rows):
 
 def test_engine_and_simulator_take_the_same_steps():
     """All requests are there at the beginning, so that nothing depends on the clock."""
-    drawn = engine_calibration.workload("B", 10, 1.0, 3)
+    drawn = engine_calibration.workload("B", 6, 1.0, 3)
     trace = [TraceRequest(0.0, one.input, one.output) for one in drawn]
     works, seconds, found = engine_calibration.serve("dense", trace)
     assert sum(work.tokens for work in works) == sum(r.input + r.output - 1 for r in trace)
-    assert len(works) == len(seconds) and found.shape == (10, 2)
+    assert len(works) == len(seconds) and found.shape == (6, 2)
     ttft, tpot = engine_calibration.predict(trace, StepCost(1.0))  # a second each: steps
     times = [0.0]
     for second in seconds:

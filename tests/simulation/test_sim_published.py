@@ -71,9 +71,8 @@ def test_figure_13_has_the_published_order(synthetic_trace):
     assert slow > without > middle > fast
 
 
-@pytest.mark.parametrize("name", ["conversation", "synthetic"])
-def test_figure_10_global_caches_are_predicted_and_local_ones_not(name, request):
-    local, everywhere = figure_10(request.getfixturevalue(f"{name}_trace"), name)
+def test_figure_10_global_caches_are_predicted_and_local_ones_not(synthetic_trace):
+    local, everywhere = figure_10(synthetic_trace, "synthetic")
     assert everywhere.ours == pytest.approx(everywhere.published, abs=0.013)
     assert local.ours < everywhere.ours and local.ours > 1.5 * local.published
 
