@@ -2,7 +2,8 @@
 
 Types are strict: "0.5" is no temperature. A field that would change the answer and is not built
 here is refused by name unless it has the value that changes nothing; a field that nobody knows is
-refused too, as it is most often a slip of the pen. `top_k`, `min_p` and `ignore_eos` are vLLM's
+refused too, as it is most often a slip of the pen. Fields that no answer depends on (`user`,
+`metadata`, ...) are ignored. `top_k`, `min_p` and `ignore_eos` are vLLM's
 additions, which OpenAI's client sends as `extra_body`.
 
 Source: OpenAI's API reference, "Completions" and "Chat completions".
@@ -114,8 +115,10 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
-    refusal: None = None
+    refusal: None = None  # this and the next: what the client's own message holds when sent back
     annotations: list | None = None
+    audio: None = None
+    function_call: None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 

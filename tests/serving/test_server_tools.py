@@ -49,6 +49,9 @@ def test_one_round_trip_with_the_mock(mock_server):
     messages = [*QUESTION, first.message, answer]
     second = client.chat.completions.create(messages=messages, **options).choices[0]
     assert second.finish_reason == "stop" and second.message.content == '{"degrees": 57}'
+    messages[1] = first.message.model_dump()  # with all the fields that are None
+    third = client.chat.completions.create(messages=messages, **options).choices[0]
+    assert third.message.content == second.message.content
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED])
