@@ -5,7 +5,7 @@ import torch
 
 from course_utils.data.fetch import available
 from course_utils.generation import generate
-from course_utils.models import shipped
+from course_utils.models import DecoderLM, shipped
 from course_utils.models.pretrained import smollm2
 from course_utils.quantization import QuantizationArgs, fuse, quantize_model
 from course_utils.scheduling import SchedulerConfig
@@ -56,10 +56,14 @@ def test_logits_of_smollm2_are_those_of_transformers():
         assert theirs_LV.argmax(-1).tolist() == made.new_ids
 
 
+def packed(kernel: str, joined: bool) -> DecoderLM:
+    model = quantize_model(shipped("dense"), QuantizationArgs(8), kernel)
+    return fuse(model) if joined else model
+
+
 @pytest.mark.parametrize("joined", [False, True])
 def test_packed_weights_give_the_same_tokens_in_the_engine(joined):
-    model = quantize_model(shipped("dense"), QuantizationArgs(8))
-    model = fuse(model) if joined else model
+    model = packed("dequantize", joined)
     engine = Engine(model, SchedulerConfig(30, 8, max_tokens=20, max_requests=2))
     prompts = [list(range(100, 118)), list(range(200, 209)), list(range(100, 130))]
     made = [engine.add(prompt, SamplingParams(6)) for prompt in prompts]
@@ -67,3 +71,15 @@ def test_packed_weights_give_the_same_tokens_in_the_engine(joined):
     for prompt, one in zip(prompts, made, strict=True):
         assert one.new_ids == generate(model, torch.tensor([prompt]), 6)[0].tolist()
     assert made[2].request.cached_tokens == 16
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_kernel_that_depends_on_the_rows_agrees_where_these_are_the_same(joined):
+    """It computes few rows otherwise than many; one request in whole passes has generate's rows."""
+    model = packed("int8", joined)
+    engine = Engine(model, SchedulerConfig(30, 8, max_requests=1, prefix_cache=False))
+    prompts = [list(range(100, 140)), list(range(200, 203))]
+    made = [engine.add(prompt, SamplingParams(6)) for prompt in prompts]
+    engine.run()
+    for prompt, one in zip(prompts, made, strict=True):
+        assert one.new_ids == generate(model, torch.tensor([prompt]), 6)[0].tolist()
