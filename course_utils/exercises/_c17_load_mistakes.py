@@ -29,6 +29,12 @@ LATENCIES = (
         "You count from `sent`. A user waits from the moment at which the request was due; a test "
         "that sends late and counts from there hides exactly the bad moments (coordinated "
         "omission). Begin at record.due.",
+        also=(
+            _unless_none(lambda r: (r.first - r.sent, (r.last - r.first) / r.tokens)),
+            _unless_none(lambda r: (r.first - r.sent, (r.last - r.first) / (r.tokens - 1))),
+            lambda r: (r.first - r.sent, _tpot(r)),
+            lambda r: (r.first - r.sent, (r.last - r.first) / r.tokens),
+        ),
     ),
     WrongAnswer(
         "tokens for gaps",
@@ -135,6 +141,13 @@ GOODPUT = (
         "answers that broke off",
         _shared(_both),
         "You count answers that began in time and then broke off. Only status 200 is an answer.",
+        also=(
+            _shared(
+                lambda r, ttft, tpot: (
+                    r.first is not None and r.first - r.sent <= ttft and _tpot(r) <= tpot
+                )
+            ),
+        ),
     ),
     WrongAnswer(
         "below, not at most",

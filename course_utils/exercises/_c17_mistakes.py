@@ -39,7 +39,10 @@ RETRY_DELAY = (
         _delay(lambda n, told, rng, base, cap: told + _step(n, base, cap)),
         "No chance is involved: all clients that were refused together come back together. Take a "
         "random share of the step, rng.random() * step.",
-        also=(_delay(lambda n, told, rng, base, cap: max(told, _step(n, base, cap))),),
+        also=(
+            _delay(lambda n, told, rng, base, cap: max(told, _step(n, base, cap))),
+            _delay(lambda n, told, rng, base, cap: told or _step(n, base, cap)),
+        ),
     ),
     WrongAnswer(
         "no cap",
@@ -231,6 +234,7 @@ RUN_TOOL_ROUND = (
         _round(again=True),
         "The model answered without a tool, and you ask it once more. Then the first answer is the "
         "last.",
+        also=(_round(again=True, result=_known),),
     ),
     WrongAnswer(
         "no second question",

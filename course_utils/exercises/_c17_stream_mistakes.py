@@ -54,6 +54,28 @@ def _chunk_by_chunk(chunks: Iterable[bytes]) -> Iterator[str]:
                 yield text
 
 
+def _lines_of_each_chunk(chunks: Iterable[bytes]) -> Iterator[str]:
+    for chunk in chunks:
+        for line in chunk.decode().splitlines():
+            if line.startswith("data: "):
+                if line == "data: [DONE]":
+                    return
+                yield line.removeprefix("data: ")
+
+
+def _first_attempt(chunks: Iterable[bytes]) -> Iterator[str]:
+    text = ""
+    for chunk in chunks:
+        text += chunk.decode()
+        *events, text = text.split("\n\n")
+        for event in events:
+            for line in event.split("\n"):
+                if line == "data: [DONE]":
+                    return
+                if line.startswith("data: "):
+                    yield line.removeprefix("data: ")
+
+
 def _decoding(errors: str) -> Callable[[Iterable[bytes]], Iterator[str]]:
     def answer(chunks: Iterable[bytes]) -> Iterator[str]:
         return _reader()(chunk.decode(errors=errors).encode() for chunk in chunks)
@@ -84,6 +106,14 @@ PARSE_SSE = (
         _chunk_by_chunk,
         "You read each chunk as if it held whole events. The network cuts where it likes: keep "
         "what comes after the last line break, and put it in front of the next chunk.",
+        also=(_lines_of_each_chunk,),
+    ),
+    WrongAnswer(
+        "text before lines",
+        _first_attempt,
+        "You keep what is left over: right. But you decode too early (a cut inside a character), "
+        "look for \\n\\n alone (lines may end in \\r\\n), give each line of an event by itself, "
+        "and want a space after the colon. Split BYTES into lines, and go on from there.",
     ),
     WrongAnswer(
         "decoded too early",

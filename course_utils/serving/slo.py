@@ -9,7 +9,10 @@ A request is due when its user wants it. A test that is late with sending (becau
 answers, or its own loop is busy) and counts from the sending leaves out what users wait:
 coordinated omission.
 
-Source: Zhong et al. 2024 (DistServe), section 2; Tene 2013, "How NOT to Measure Latency".
+Goodput here is a share, as in `simulation.metrics`; times the rate it is requests a second in time.
+DistServe calls goodput the highest rate at which a given share keeps the limits.
+
+Source: Zhong et al. 2024 (DistServe), section 1; Tene 2013, "How NOT to Measure Latency".
 """
 
 from collections.abc import Sequence
