@@ -1,7 +1,7 @@
 """Servers that the tests of this folder share."""
 
 import pytest
-from server_helpers import TOKENIZER, client_of, dense_engine
+from server_common import TOKENIZER, client_of, dense_engine
 
 from course_utils.serving import EngineBackend, MockBackend, ServerConfig, serve_in_thread
 

@@ -5,7 +5,7 @@ import statistics
 from itertools import pairwise
 
 import pytest
-from server_helpers import ended
+from server_common import ended
 
 from course_utils.scheduling import SchedulerConfig
 from course_utils.serving import MockBackend, prompt_of, run_load

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from server_helpers import TOKENIZER, client_of, dense_engine
+from server_common import TOKENIZER, client_of, dense_engine
 
 from course_utils.serving import SamplingParams, plain
 from course_utils.serving.templates import Turn

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from server_helpers import TOKENIZER
+from server_common import TOKENIZER
 
 from course_utils.data.assets import AssetMissing
 from course_utils.models.pretrained import smollm2

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
-from server_helpers import (
+from server_common import (
     TOKENIZER,
     blocks,
     client_of,

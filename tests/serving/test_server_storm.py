@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 
 import pytest
-from server_helpers import TOKENIZER, client_of, dense_engine, ended, metrics, nobody_inside, until
+from server_common import TOKENIZER, client_of, dense_engine, ended, metrics, nobody_inside, until
 
 from course_utils.scheduling import SchedulerConfig
 from course_utils.serving import EngineBackend, MockBackend

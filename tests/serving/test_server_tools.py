@@ -7,7 +7,7 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_helpers import TOKENIZER, client_of
+from server_common import TOKENIZER, client_of
 
 from course_utils.data.assets import AssetMissing
 from course_utils.models.pretrained import smollm2
