@@ -91,7 +91,8 @@ def plot_goodput(rows: Sequence[Mapping[str, str | float]]) -> None:
     for axis, kind in zip(axes, kinds, strict=True):
         own = [row for row in rows if row["arrivals"] == kind]
         rates = sorted({row["rate"] for row in own})
-        axis.plot(rates, rates, ":", color="black", linewidth=1, label="everybody in time")
+        ends = rates[0], 0.6 * rates[-1]
+        axis.plot(ends, ends, ":", color="black", linewidth=1, label="everybody in time")
         for colour, (name, mark) in zip(COLOURS, MARKS.items(), strict=False):
             seeds = np.array([_good(own, name, rate) for rate in rates])
             axis.plot(rates, seeds.mean(1), mark + "-", color=colour, label=name)
@@ -99,9 +100,9 @@ def plot_goodput(rows: Sequence[Mapping[str, str | float]]) -> None:
         last = {name: np.mean(_good(own, name, rates[-1])) for name in MARKS}
         words = ", ".join(f"{value:.1f} ({name})" for name, value in last.items())
         axis.set(title=f"{kind}; at {rates[-1]:g} a second:\n{words}", xlabel="requests sent per s")
-        axis.set_ylim(0, 1.3 * max(rates) / 2)
+        axis.set_ylim(0, 0.8 * rates[-1])
     axes[0].set_ylabel("requests per s within the promise")
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="upper left", ncol=2, fontsize=9)
     fig.tight_layout()
     show_figure(
         fig,
