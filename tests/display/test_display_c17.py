@@ -4,10 +4,18 @@ import pytest
 
 from course_utils.display import c17
 from course_utils.records import load_record
-from course_utils.records.load_sweep import ADMISSION, RATES, SERVER, VARIATION, in_time
+from course_utils.records.load_sweep import (
+    ADMISSION,
+    RATES,
+    SERVER,
+    TPOT,
+    TTFT,
+    VARIATION,
+    in_time,
+)
 from course_utils.serving.mock import NODE
 from course_utils.serving.simulated import SimulatedServer
-from course_utils.serving.slo import RequestRecord
+from course_utils.serving.slo import RequestRecord, goodput
 from course_utils.simulation.workloads import poisson
 
 
@@ -65,6 +73,14 @@ def test_the_explorer_counts_the_refused(monkeypatch):
     everybody = titles(monkeypatch, lambda: show(14, 8, 512, 32, "all"))
     assert "0 of 280 refused" in everybody
     assert "0 of 280 refused" not in titles(monkeypatch, lambda: show(14, 8, 512, 32, "prediction"))
+
+
+def test_aiming_below_the_promise_refuses_some_who_would_have_been_in_time():
+    trace = poisson(56, 14, 512, 32, seed=0)
+    everybody = SimulatedServer(SERVER, NODE).run(trace)
+    some = SimulatedServer(SERVER, NODE, in_time).run(trace)
+    assert goodput(everybody, TTFT, TPOT) == 1
+    assert [record.status for record in some].count(429) == 4
 
 
 def test_the_record_has_every_setting_once_and_says_what_the_chapter_says():
