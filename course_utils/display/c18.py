@@ -115,7 +115,7 @@ def plot_limits(
         axis.minorticks_off()
         axis.set_title(f"load {load:g}")
     axes[0].set_ylabel("% of requests within limits")
-    axes[-1].legend(loc="lower right")
+    axes[0].legend(loc="lower right")
     fig.tight_layout()
     show_figure(
         fig,
