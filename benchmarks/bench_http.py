@@ -3,9 +3,15 @@
 The course's dense model, and SmolLM2-135M where it has been fetched; 16 slots, greedy, answers of
 full length. Client and server share the process and its cores, so the server's side counts the load
 test's own work too. Both sides take turns; medians.
+
+All computing is done in threads that end: OpenMP keeps workers for every thread that has computed,
+and with more of them than cores GNU's lets all sleep between products. The last row is what that
+costs: the engine in a thread of its own while this one keeps workers too.
 """
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from bench_decode import row
@@ -30,6 +36,12 @@ from course_utils.simulation.workloads import TraceRequest
 REQUESTS, PROMPT, NEW_TOKENS, SLOTS = 16, 64, 48, 16
 
 
+def apart(function: Callable, *arguments):
+    """The function's result, from a thread that ends with it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def backends() -> list:
     """The models behind their engines."""
     config = SchedulerConfig(512, max_requests=SLOTS, prefix_cache=False)
@@ -43,15 +55,16 @@ def backends() -> list:
     return [*found, EngineBackend(engine, real.tokenizer, "smollm2")]
 
 
+def alone(backend, trace: list[TraceRequest]) -> None:
+    """Answer the requests without a server."""
+    for number, request in enumerate(trace):
+        backend.engine.add(prompt_of(request, number), SamplingParams(NEW_TOKENS))
+    backend.engine.run()
+
+
 def compare(backend) -> dict:
     """Tokens per second through HTTP, and from the engine alone."""
     trace = [TraceRequest(0.0, PROMPT, NEW_TOKENS) for _ in range(REQUESTS)]
-    prompts = [prompt_of(request, number) for number, request in enumerate(trace)]
-
-    def alone():
-        for prompt in prompts:
-            backend.engine.add(prompt, SamplingParams(NEW_TOKENS))
-        backend.engine.run()
 
     def served():
         with serve_in_thread(backend) as server:
@@ -68,7 +81,8 @@ def compare(backend) -> dict:
         served()
         inside.append(seconds)
 
-    times = in_turns({"alone": alone, "served": timed_inside}, 5, lambda: None)
+    sides = {"alone": lambda: apart(alone, backend, trace), "served": timed_inside}
+    times = in_turns(sides, 5, lambda: None)
     through = sorted(inside)[len(inside) // 2]
     total = REQUESTS * NEW_TOKENS
     name = f"{backend.name}, 16 streams over HTTP against the engine alone"
@@ -93,7 +107,20 @@ def path() -> dict:
     return row("a mock that never waits, 64 streams against its scheduler alone", rate, alone, None)
 
 
+def crowded(backend) -> dict:
+    """The engine in a thread of its own, after this thread has computed and before."""
+    trace = [TraceRequest(0.0, PROMPT, NEW_TOKENS) for _ in range(REQUESTS)]
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        apart(alone, backend, trace)
+        seconds.append(time.perf_counter() - began)
+        torch.randn(1000, 1000) @ torch.randn(1000, 1000)
+    before, after = (REQUESTS * NEW_TOKENS / one for one in seconds)
+    return row("the engine while another thread keeps workers, against alone", after, before, None)
+
+
 def run() -> list[dict]:
     """Rows for `course bench http`."""
-    torch.set_num_threads(2)
-    return [*(compare(backend) for backend in backends()), path()]
+    found = apart(backends)
+    return [*(compare(backend) for backend in found), path(), crowded(found[-1])]

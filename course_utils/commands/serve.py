@@ -5,6 +5,7 @@ inside go on for up to `--drain` seconds, and it ends with exit code 0. A second
 once.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from course_utils.commands.errors import BadArgumentError, CommandError
@@ -59,6 +60,17 @@ def backend_of(choice: Choice) -> Backend:
     return EngineBackend(engine, tokenizer, choice.model, template)
 
 
+def loaded(choice: Choice) -> Backend:
+    """`backend_of`, in a thread that ends.
+
+    OpenMP keeps workers for every thread that has computed. With more of them than cores, GNU's
+    lets all sleep between products, and serving loses up to a quarter of its speed (`course bench
+    http`): the engine's thread is to be the only one.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(backend_of, choice).result()
+
+
 def serve_command(choice: Choice, config: ServerConfig) -> None:
     """Serve until a signal; CommandError if requests had to be cut off."""
     open_to_all = config.host not in ("127.0.0.1", "::1", "localhost")
@@ -69,5 +81,5 @@ def serve_command(choice: Choice, config: ServerConfig) -> None:
             print("other machines may ask too: --api-key would keep strangers out", flush=True)
         print("Ctrl-C ends it, after the answers that have begun", flush=True)
 
-    if not serve(backend_of(choice), config, started):
+    if not serve(loaded(choice), config, started):
         raise CommandError(f"requests were cut off: not answered within {config.drain:g} s")
